@@ -1,0 +1,264 @@
+"""ArchGraph: a network's architecture as a frozen, validated, hashable DAG of primitives."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ghn.errors import GraphError
+from ghn.primitives import Primitive, Role
+
+FORMAT = 1  # of the JSON form
+FAR = 255  # distances are stored in a byte; anything farther is as good as not connected
+
+
+@dataclass(frozen=True)
+class ParamSlot:
+    """One parameter of the network and the node that stands for it.
+
+    fqn: its path in `named_parameters()`. shape: its true shape. node: index into the graph.
+    aliases: further paths of the very same tensor (tied weights), predicted once.
+    """
+
+    fqn: str
+    role: Role
+    shape: tuple[int, ...]
+    node: int
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs of one output unit, in/groups * kernel size; 1 for vectors."""
+        return math.prod(self.shape[1:])
+
+
+@dataclass(frozen=True)
+class Uncovered:
+    """A parameter that got no slot, and why. `used` is False where it cannot influence the output."""
+
+    fqn: str
+    shape: tuple[int, ...]
+    reason: str
+    used: bool
+
+
+@dataclass(frozen=True, eq=False)
+class ArchGraph:
+    """A network as a DAG in topological order, `input` first.
+
+    ops: (N,) uint8, values of `Primitive`.
+    edges: (E, 2) int32, u -> v with u < v, unique, sorted.
+    shapes: (N, 4) int32, the (out, in, h, w) that the shape encoder sees; zeros where a node has none.
+    slots: every parameter that a node stands for, in the order of `named_parameters()`.
+    names: (N,) labels for people, e.g. 'layer1.0.conv1.weight'.
+    outputs: nodes whose value leaves the network.
+    uncovered: parameters without a slot.
+
+    Raises GraphError where an invariant is broken.
+    """
+
+    ops: np.ndarray
+    edges: np.ndarray
+    shapes: np.ndarray
+    slots: tuple[ParamSlot, ...] = ()
+    names: tuple[str, ...] = ()
+    outputs: tuple[int, ...] = ()
+    uncovered: tuple[Uncovered, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        ops = np.ascontiguousarray(self.ops, dtype=np.uint8)
+        edges = np.ascontiguousarray(self.edges, dtype=np.int32).reshape(-1, 2)
+        shapes = np.ascontiguousarray(self.shapes, dtype=np.int32).reshape(-1, 4)
+        edges = np.unique(edges, axis=0) if len(edges) else edges
+        names = tuple(self.names) or tuple(Primitive(o).label for o in ops)
+        for array in (ops, edges, shapes):
+            array.setflags(write=False)
+        set_ = object.__setattr__  # the one way to normalise the fields of a frozen dataclass
+        set_(self, "ops", ops)
+        set_(self, "edges", edges)
+        set_(self, "shapes", shapes)
+        set_(self, "names", names)
+        set_(self, "slots", tuple(self.slots))
+        set_(self, "outputs", tuple(self.outputs) or (len(ops) - 1,))
+        set_(self, "uncovered", tuple(self.uncovered))
+        self._validate()
+
+    def _validate(self) -> None:
+        n = len(self.ops)
+        if n == 0 or self.ops[0] != Primitive.INPUT:
+            raise GraphError(f"node 0 of a graph must be 'input'; got {n} nodes, ops {self.ops[:3].tolist()}...")
+        if self.ops.max() >= len(Primitive):
+            raise GraphError(f"node {int(self.ops.argmax())} has type {int(self.ops.max())}, known are 0..14")
+        if len(self.shapes) != n or len(self.names) != n:
+            raise GraphError(f"{n} nodes but {len(self.shapes)} shapes and {len(self.names)} names")
+        if len(self.edges):
+            u, v = self.edges[:, 0], self.edges[:, 1]
+            bad = np.flatnonzero((u >= v) | (u < 0) | (v >= n))
+            if len(bad):
+                raise GraphError(f"edge {self.edges[bad[0]].tolist()} does not point forward within {n} nodes")
+        for slot in self.slots:
+            if not 0 <= slot.node < n:
+                raise GraphError(f"parameter {slot.fqn!r} is on node {slot.node} of a graph of {n} nodes")
+        names = [s.fqn for s in self.slots]
+        if len(set(names)) != len(names):
+            twice = next(x for x in names if names.count(x) > 1)
+            raise GraphError(f"parameter {twice!r} has two slots")
+
+    def __len__(self) -> int:
+        return len(self.ops)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ArchGraph) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @cached_property
+    def distances(self) -> np.ndarray:
+        """(N, N) uint8: length of the shortest directed path u -> v; 0 where none, on the diagonal, or beyond 254."""
+        n = len(self)
+        preds = self.predecessors
+        dist = np.full((n, n), FAR, dtype=np.uint8)  # dist[v, u]: rows are contiguous per target
+        for v in range(n):
+            for u in preds[v]:
+                np.minimum(dist[v], dist[u], out=dist[v])
+            near = dist[v] < FAR
+            dist[v][near] += 1
+            dist[v, preds[v]] = 1
+        dist[dist == FAR] = 0
+        out = np.ascontiguousarray(dist.T)
+        out.setflags(write=False)
+        return out
+
+    @cached_property
+    def predecessors(self) -> tuple[tuple[int, ...], ...]:
+        """For each node, the nodes with an edge to it."""
+        return _neighbours(len(self), self.edges[:, ::-1])
+
+    @cached_property
+    def successors(self) -> tuple[tuple[int, ...], ...]:
+        """For each node, the nodes it has an edge to."""
+        return _neighbours(len(self), self.edges)
+
+    @cached_property
+    def levels(self) -> np.ndarray:
+        """(N,) int: length of the longest path from a source. Every ancestor of a node has a lower level."""
+        level = np.zeros(len(self), dtype=np.int64)
+        for v, preds in enumerate(self.predecessors):
+            if preds:
+                level[v] = 1 + max(level[u] for u in preds)
+        return level
+
+    @property
+    def num_params(self) -> int:
+        """Numbers in all parameters, covered or not; a tied tensor counts once."""
+        return sum(s.numel for s in self.slots) + sum(math.prod(u.shape) for u in self.uncovered)
+
+    @cached_property
+    def key(self) -> str:
+        """Identity of the architecture: equal for isomorphic graphs, whatever the order of their nodes.
+
+        Weisfeiler-Lehman refinement along the DAG: each node is labelled from its sources, then from its sinks,
+        so one sweep each way reaches the fixed point that undirected WL needs `depth` rounds for. Parameter names
+        do not count, types and shapes do.
+        """
+        own = [f"{op}:{shape.tolist()}" for op, shape in zip(self.ops, self.shapes, strict=True)]
+        down = _label(own, self.predecessors, range(len(self)))
+        up = _label(own, self.successors, reversed(range(len(self))))
+        return _digest(sorted(_digest([a, b]) for a, b in zip(down, up, strict=True)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready data; `from_dict` gives the same graph back."""
+        return {
+            "format": FORMAT,
+            "ops": [Primitive(o).label for o in self.ops],
+            "edges": self.edges.tolist(),
+            "shapes": self.shapes.tolist(),
+            "names": list(self.names),
+            "outputs": list(self.outputs),
+            "slots": [
+                {
+                    "fqn": s.fqn,
+                    "role": s.role.value,
+                    "shape": list(s.shape),
+                    "node": s.node,
+                    "aliases": list(s.aliases),
+                }
+                for s in self.slots
+            ],
+            "uncovered": [
+                {"fqn": u.fqn, "shape": list(u.shape), "reason": u.reason, "used": u.used} for u in self.uncovered
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ArchGraph":
+        """The graph that `to_dict` wrote. Raises GraphError on another format or missing fields."""
+        if data.get("format") != FORMAT:
+            raise GraphError(f"graph format {data.get('format')!r} is not the {FORMAT} that this version reads")
+        try:
+            return cls(
+                ops=np.array([Primitive[name.upper()] for name in data["ops"]]),
+                edges=np.array(data["edges"], dtype=np.int32).reshape(-1, 2),
+                shapes=np.array(data["shapes"], dtype=np.int32).reshape(-1, 4),
+                names=tuple(data["names"]),
+                outputs=tuple(data["outputs"]),
+                slots=tuple(
+                    ParamSlot(s["fqn"], Role(s["role"]), tuple(s["shape"]), s["node"], tuple(s["aliases"]))
+                    for s in data["slots"]
+                ),
+                uncovered=tuple(
+                    Uncovered(u["fqn"], tuple(u["shape"]), u["reason"], u["used"]) for u in data["uncovered"]
+                ),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise GraphError(f"not a graph: {type(error).__name__} {error}") from error
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "ArchGraph":
+        return cls.from_dict(json.loads(text))
+
+
+def encoder_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """The (out, in, h, w) that the shape encoder sees for a parameter of this shape.
+
+    1-D (c) -> (c, 1, 1, 1); 2-D (o, i) -> (o, i, 1, 1); position (1, P, C) -> (1, C, s, s) with s = floor(sqrt(P));
+    other 3-D (a, b, c) -> (a, b, c, 1); 4-D as is; 5-D folds its last two dimensions. Source: ppuda, spec section 4.
+    """
+    if len(shape) == 3 and shape[0] == 1 and min(shape[1:]) > 1:
+        side = math.isqrt(shape[1])
+        return 1, shape[2], side, side
+    padded = (*shape, 1, 1, 1, 1)[:4]
+    if len(shape) == 5:
+        padded = (*shape[:3], shape[3] * shape[4])
+    return padded  # type: ignore[return-value]
+
+
+def _neighbours(n: int, edges: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    lists: list[list[int]] = [[] for _ in range(n)]
+    for u, v in edges.tolist():
+        lists[u].append(v)
+    return tuple(tuple(sorted(x)) for x in lists)
+
+
+def _label(own: Sequence[str], sources: Sequence[Sequence[int]], order: Iterable[int]) -> list[str]:
+    labels = [""] * len(own)
+    for v in order:
+        labels[v] = _digest([own[v], *sorted(labels[u] for u in sources[v])])
+    return labels
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.blake2b("|".join(parts).encode(), digest_size=16).hexdigest()
