@@ -1,0 +1,52 @@
+"""Predict every weight of an unseen network in one forward pass of a graph hypernetwork.
+
+import ghn
+hyper = ghn.load("ghn2-cifar10")
+model = ghn.adjust_stem(torchvision.models.resnet50(num_classes=10), 32)
+weights, report = hyper.predict(model)
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# name -> module that defines it. Loaded on first use, so that `ghn --help` does not wait for torch.
+_EXPORTS = {
+    "ArchGraph": "ghn.graph",
+    "ParamSlot": "ghn.graph",
+    "Primitive": "ghn.primitives",
+    "Role": "ghn.primitives",
+    "GraphBatch": "ghn.batch",
+    "GHN": "ghn.model",
+    "GHNConfig": "ghn.model",
+    "Hypernet": "ghn.hyper",
+    "Report": "ghn.hyper",
+    "load": "ghn.io",
+    "save": "ghn.io",
+    "checkpoints": "ghn.io",
+    "trace": "ghn.tracing",
+    "adjust_stem": "ghn.stem",
+    "batch_statistics": "ghn.norms",
+    "functional": "ghn.assign",
+    "GHNError": "ghn.errors",
+    "GraphError": "ghn.errors",
+    "TraceError": "ghn.errors",
+    "CoverageError": "ghn.errors",
+    "CheckpointError": "ghn.errors",
+    "ModelError": "ghn.errors",
+    "DataError": "ghn.errors",
+}
+__all__ = sorted(_EXPORTS)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'ghn' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

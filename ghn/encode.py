@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
 MAX_CHANNELS = 8192
 
 

@@ -1,11 +1,143 @@
-"""Checkpoints: our own folder (safetensors + JSON), and the peers' files, read without unpickling code."""
+"""Checkpoints: our own folder (safetensors + JSON), and the peers' files, read without unpickling code.
 
+A checkpoint folder holds `model.safetensors`, `config.json` (format, GHN config, image size, classes, sha256 of
+the tensors, card) and, for people, `README.md`.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 
 from ghn.errors import CheckpointError
+from ghn.hyper import Hypernet
 from ghn.model import GHN, GHNConfig
+
+FORMAT = 1
+TENSORS, CONFIG = "model.safetensors", "config.json"
+ENV = "GHN_CHECKPOINTS"
+
+
+def folders() -> list[Path]:
+    """Where named checkpoints are looked for: $GHN_CHECKPOINTS, inside the installed package, in the checkout."""
+    package = Path(__file__).resolve().parent
+    named = [Path(p) for p in os.environ.get(ENV, "").split(os.pathsep) if p]
+    return [*named, package / "_checkpoints", package.parent / "checkpoints"]
+
+
+def checkpoints() -> dict[str, Path]:
+    """Name -> folder of every checkpoint that `load` finds by name."""
+    found: dict[str, Path] = {}
+    for folder in folders():
+        for config in sorted(folder.glob(f"*/{CONFIG}")):
+            found.setdefault(config.parent.name, config.parent)
+    return found
+
+
+def load(name: str | Path) -> Hypernet:
+    """The trained GHN of this name (see `checkpoints`), in this folder, or in this ppuda `.pt` file.
+
+    Raises CheckpointError: nothing there, damaged, or of another version.
+    """
+    path = Path(name)
+    if path.is_file() and path.suffix in (".pt", ".pth"):
+        model = load_ppuda(path)
+        classes = tuple(f"class {i}" for i in range(model.config.num_classes))
+        return Hypernet(model, {"name": path.stem, "format": "ppuda"}, 32 if len(classes) < 1000 else 224, classes)
+    if path.is_dir():
+        return _load_folder(path)
+    known = checkpoints()
+    if str(name) not in known:
+        places = ", ".join(sorted(known)) or "none"
+        raise CheckpointError(f"no checkpoint {str(name)!r}: neither a folder, a .pt file, nor one of: {places}")
+    return _load_folder(known[str(name)])
+
+
+def save(
+    folder: str | Path,
+    model: GHN,
+    *,
+    image_size: int,
+    classes: Sequence[str],
+    card: Mapping[str, Any],
+) -> None:
+    """Writes a checkpoint folder. Each file appears whole or not at all; the config, which vouches for the
+    tensors by their checksum, comes last."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = save_tensors({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
+    config = {
+        "format": FORMAT,
+        "ghn": model.config.to_dict(),
+        "image_size": image_size,
+        "classes": list(classes),
+        "sha256": hashlib.sha256(tensors).hexdigest(),
+        "card": dict(card),
+    }
+    write_atomic(folder / TENSORS, tensors)
+    write_atomic(folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _load_folder(folder: Path) -> Hypernet:
+    config = _read_config(folder / CONFIG)
+    try:
+        content = (folder / TENSORS).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{folder / TENSORS} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != config["sha256"]:
+        raise CheckpointError(
+            f"{folder / TENSORS} ({len(content):,} bytes) is damaged or cut short: its checksum is not the one in "
+            f"{CONFIG}; fetch the checkpoint again"
+        )
+    try:
+        model = GHN(GHNConfig.from_dict(config["ghn"]))
+        model.load_state_dict(load_tensors(content))
+        return Hypernet(model, config["card"], int(config["image_size"]), tuple(config["classes"]))
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{folder} does not hold the GHN that its {CONFIG} describes: {reason}") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; a checkpoint folder needs it") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    version = config.get("format") if isinstance(config, dict) else None
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{path} has checkpoint format {version!r}; this version reads {FORMAT}. "
+            "Install the version that wrote it, or fetch the checkpoint again"
+        )
+    missing = {"ghn", "image_size", "classes", "sha256", "card"} - config.keys()
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}")
+    return config
 
 
 def load_ppuda(path: str | Path) -> GHN:
@@ -17,8 +149,8 @@ def load_ppuda(path: str | Path) -> GHN:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
         config, state = data["config"], data["state_dict"]
-    except Exception as error:
-        raise CheckpointError(f"{path} is not a ppuda checkpoint: {error}") from error
+    except Exception as error:  # torch.load raises a dozen types on damaged files
+        raise CheckpointError(f"{path} is not a ppuda checkpoint: {' '.join(str(error).split())[:200]}") from error
     if config.get("hypernet") != "gatedgnn" or config.get("decoder") != "conv":
         raise CheckpointError(
             f"{path} holds a {config.get('hypernet')!r} GHN with decoder {config.get('decoder')!r}; "

@@ -1,0 +1,25 @@
+"""Batch normalisation without running statistics."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[nn.Module]:
+    """Within the block, every BatchNorm of the model normalises by its batch; its running statistics stay as they are.
+
+    A GHN predicts parameters, not buffers, so this is how networks with predicted weights are evaluated
+    (Knyazev et al. 2021, section 5.1).
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    before = [(m.training, m.track_running_stats) for m in norms]
+    try:
+        for m in norms:
+            m.training, m.track_running_stats = True, False
+        yield model
+    finally:
+        for m, (training, track) in zip(norms, before, strict=True):
+            m.training, m.track_running_stats = training, track
