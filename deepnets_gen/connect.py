@@ -1,0 +1,92 @@
+"""What of a genotype reaches the output: which cells and edges carry something from image to logits, and identity.
+
+A 'none' edge adds nothing, so that states, and whole cells, may carry zeros only, or lead nowhere.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Edge = tuple[str, int]  # an operation and the index of the cell state that it reads
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class CellKind:
+    """Edges (two per step; step i makes state i + 2) and the states concatenated into the output of a cell."""
+
+    edges: tuple[Edge, ...]
+    concat: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CellFlow:
+    """What is alive of one cell. fed: per state, whether more than zeros arrives. live: edges that reach the logits.
+
+    reads: which of the states 0 and 1 the live edges and the concatenation read.
+    """
+
+    fed: tuple[bool, ...]
+    live: frozenset[int]
+    reads: frozenset[int]
+
+
+def flows(cells: Sequence[CellKind]) -> tuple[CellFlow, ...] | None:
+    """The flow of every cell of a stack, cell k reading the outputs of k - 2 and k - 1; None if the end is zeros."""
+    outputs = [True, True]  # both ends of the stem
+    fed = []
+    for k, cell in enumerate(cells):
+        fed.append(_fed(cell, outputs[k], outputs[k + 1]))
+        outputs.append(any(fed[k][i] for i in cell.concat))
+    if not outputs[-1]:
+        return None
+    wanted = [False] * (len(cells) + 1) + [True]
+    result = []
+    for k in reversed(range(len(cells))):
+        live, reads = _live(cells[k], fed[k]) if wanted[k + 2] else (frozenset(), frozenset())
+        for i in reads:
+            wanted[k + i] = True
+        result.append(CellFlow(fed[k], live, reads))
+    return tuple(reversed(result))
+
+
+def identity(cells: Sequence[CellKind], tags: Sequence[object]) -> str:
+    """A digest of what a connected stack computes; tags tell apart cells that differ in more than their edges.
+
+    Equal for reordered sums, steps and concatenations, and whatever the edges that nothing depends on.
+    """
+    outputs = ["stem0", "stem1"]
+    stack = flows(cells)
+    assert stack is not None, "only connected stacks have an identity"
+    for k, (cell, flow) in enumerate(zip(cells, stack, strict=True)):
+        states = [outputs[k], outputs[k + 1]]
+        for i in range(0, len(cell.edges), 2):
+            states.append(
+                digest(sorted([cell.edges[j][0], states[cell.edges[j][1]]] for j in (i, i + 1) if j in flow.live))
+            )
+        outputs.append(digest([tags[k], sorted(states[i] for i in cell.concat)]))
+    return outputs[-1]
+
+
+def digest(value: object) -> str:
+    """32 hexadecimal digits that stand for JSON-ready data, the same in every process."""
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
+
+
+def _fed(cell: CellKind, first: bool, second: bool) -> tuple[bool, ...]:
+    fed = [first, second]
+    for i in range(0, len(cell.edges), 2):
+        fed.append(any(op != NONE and fed[source] for op, source in cell.edges[i : i + 2]))
+    return tuple(fed)
+
+
+def _live(cell: CellKind, fed: Sequence[bool]) -> tuple[frozenset[int], frozenset[int]]:
+    wanted = set(cell.concat)
+    live = set()
+    for j in reversed(range(len(cell.edges))):
+        op, source = cell.edges[j]
+        if j // 2 + 2 in wanted and op != NONE and fed[source]:
+            live.add(j)
+            wanted.add(source)
+    return frozenset(live), frozenset(wanted & {0, 1})
