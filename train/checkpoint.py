@@ -1,0 +1,104 @@
+"""Checkpoints of a run: one folder each, complete or absent, whatever moment the process is killed at.
+
+A folder holds safetensors files (`model`, `average`, `optimiser`) and `state.json` with everything else and the
+files' checksums. It is written under a temporary name, flushed to the disk and renamed; the pointer file `latest`
+follows last. Nothing is pickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ghn.errors import CheckpointError
+
+FORMAT = 1
+LATEST = "latest"
+_TEMPORARY = ".writing-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """step: steps done. tensors: per file name, name -> tensor. state: JSON-ready data."""
+
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def save(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """The folder written for this checkpoint; older ones than the last `keep` are removed."""
+    root.mkdir(parents=True, exist_ok=True)
+    for stale in root.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(stale)
+    target = root / f"step-{checkpoint.step:08d}"
+    writing = root / f"{_TEMPORARY}{target.name}"
+    writing.mkdir()
+    for name, tensors in checkpoint.tensors.items():
+        save_file({key: value.contiguous() for key, value in tensors.items()}, writing / f"{name}.safetensors")
+    sums = {path.name: _sha256(path) for path in sorted(writing.iterdir())}
+    header = {"format": FORMAT, "step": checkpoint.step, "sha256": sums, "state": checkpoint.state}
+    (writing / "state.json").write_text(json.dumps(header, indent=1))
+    for path in (*writing.iterdir(), writing):
+        _flush(path)
+    if target.exists():  # left by a run that was killed before it could point to it
+        shutil.rmtree(target)
+    writing.rename(target)
+    _flush(root)
+    write_atomically(root / LATEST, target.name.encode())
+    for old in sorted(root.glob("step-*"))[:-keep]:
+        if old != target:
+            shutil.rmtree(old)
+    return target
+
+
+def latest(root: Path) -> Path:
+    """The folder of the newest complete checkpoint. Raises CheckpointError where there is none."""
+    pointer = root / LATEST
+    if not pointer.is_file():
+        raise CheckpointError(f"no checkpoint in {root}: nothing to resume; start the run without --resume")
+    return root / pointer.read_text().strip()
+
+
+def load(folder: Path) -> Checkpoint:
+    """What `save` wrote there, checked against its checksums. Raises CheckpointError."""
+    try:
+        header = json.loads((folder / "state.json").read_text())
+        if header["format"] != FORMAT:
+            raise CheckpointError(f"{folder} has format {header['format']}, this version reads {FORMAT}")
+        for name, expected in header["sha256"].items():
+            if _sha256(folder / name) != expected:
+                raise CheckpointError(f"{folder / name} is damaged (checksum differs); take another checkpoint")
+        tensors = {Path(name).stem: load_file(folder / name) for name in header["sha256"]}
+        return Checkpoint(header["step"], tensors, header["state"])
+    except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} is not a complete checkpoint ({type(error).__name__}: {error})") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file has either its old content or all of the new one, at any moment."""
+    writing = path.with_name(_TEMPORARY + path.name)
+    writing.write_bytes(content)
+    _flush(writing)
+    os.replace(writing, path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,92 @@
+"""The commands `ghn train` and `ghn data`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+DATA_HELP = """\
+shows which image data is found, and how to point to the full set
+
+The package brings 1,000 test images. Training and the full test need CIFAR-10's 50,000 training images, in a folder
+given with --data or in the environment variable GHN_DATA, in either form:
+  batch_1.parquet .. batch_5.parquet       columns labels (bytes) and webp (lossless 800x1280 pictures of 25 x 40
+                                           images), ten rows of 1,000 images each, in the official order
+  data_batch_1.bin .. data_batch_5.bin     CIFAR-10's "binary version": per image a label byte and 3072 pixel bytes
+The pickled "python version" is not read, because unpickling a file can run any code in it.
+
+Protocol: batches 1-4 train, but for the last 200 images of each class (2,000), which validate; batch 5 tests.
+"""
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the commands of this package to the `ghn` command."""
+    raw = argparse.RawDescriptionHelpFormatter
+    train = subparsers.add_parser(
+        "train",
+        help="train a GHN by a recipe",
+        formatter_class=raw,
+        description="Trains a GHN by a recipe; a killed run goes on with --resume, bit for bit as if never stopped.",
+        epilog="example: ghn train smoke --data ~/cifar10 --out runs/smoke --set lr=3e-4 --set stages.0.steps=10",
+    )
+    train.add_argument("recipe", metavar="RECIPE", help="ghn2_cifar10, ghn2_cifar10_cpu or smoke")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a number of the recipe")
+    train.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
+    train.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in --out")
+    train.add_argument("--init", type=Path, metavar="RUN", help="start from the averaged weights of another run")
+    train.add_argument("--data", type=Path, metavar="DIR", help="folder of the full image set (default: $GHN_DATA)")
+    train.add_argument("--pools", type=Path, metavar="DIR", help="folder of the traced networks (default: OUT/pools)")
+    train.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
+    train.add_argument("--wandb", action="store_true", help="log to wandb too, offline, in --out")
+    train.set_defaults(handler=run_train)
+    data = subparsers.add_parser(
+        "data",
+        help="show which image data is found",
+        formatter_class=raw,
+        description=DATA_HELP,
+        epilog="example: ghn data --data ~/cifar10",
+    )
+    data.add_argument("--data", type=Path, metavar="DIR", help="folder of the full image set (default: $GHN_DATA)")
+    data.set_defaults(handler=run_data)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Trains, then writes the curves. Returns the exit code; a user's mistake is a GHNError."""
+    from ghn.errors import GHNError
+    from train.recipes import recipe
+
+    chosen = recipe(args.recipe).changed(args.set)
+    if args.threads < 1:
+        raise GHNError(f"--threads must be at least 1, got {args.threads}")
+    if args.resume and args.init:
+        raise GHNError("--resume goes on with a run and --init starts one: give one of them")
+
+    import torch
+
+    from train import runs
+
+    torch.set_num_threads(args.threads)
+    folder = args.out or Path("runs") / chosen.name
+    trainer = runs.prepare(
+        chosen, folder, args.set, resume=args.resume, init=args.init, data=args.data, pools=args.pools
+    )
+    runs.run(trainer, folder, wandb=args.wandb)
+    return 0
+
+
+def run_data(args: argparse.Namespace) -> int:
+    """Prints what image data is found; the exit code is 0 although the full set may be missing."""
+    from ghn.errors import DataError
+    from train.data import find, load, load_sample
+
+    print(f"packaged sample: {len(load_sample())} test images")
+    try:
+        folder = find(args.data)
+    except DataError as error:
+        if args.data:
+            raise
+        print(f"full set: {error}")
+        return 0
+    print(f"full set: {folder}")
+    for split in ("train", "val", "test"):
+        print(f"  {split}: {len(load(split, folder))} images", file=sys.stdout, flush=True)
+    return 0

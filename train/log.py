@@ -1,0 +1,185 @@
+"""What a run reports: a CSV row per step, a progress line, curves, and wandb (offline) where asked for."""
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from ghn.errors import GHNError
+from train.checkpoint import write_atomically
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step. seconds: of training so far. networks: that counted. skipped: networks so far that were not finite.
+
+    skipped_steps: steps so far whose total gradient was not finite. val_accuracy: None where not measured.
+    """
+
+    step: int
+    stage: int
+    loss: float
+    accuracy: float
+    lr: float
+    grad_norm: float
+    networks: int
+    skipped: int
+    skipped_steps: int
+    seconds: float = 0.0
+    val_accuracy: float | None = None
+
+
+COLUMNS = tuple(f.name for f in fields(Row))
+
+
+class Sink(Protocol):
+    """Where rows go."""
+
+    def write(self, row: Row) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class CSVLog:
+    """Appends rows to a file. Opening it for a run at `step` cuts off the rows from that step on."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [row for row in read_rows(path) if int(row["step"]) < step] if step and path.exists() else []
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
+        write_atomically(path, text.getvalue().encode())
+        self._file = path.open("a", newline="")
+        self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
+
+    def write(self, row: Row) -> None:
+        self._writer.writerow({key: _short(value) for key, value in asdict(row).items()})
+        self._file.flush()
+
+    def close(self) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+class Progress:
+    """A line on the terminal: step, loss, accuracy, networks per second, skipped, time left."""
+
+    def __init__(self, step: int, steps: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(initial=step, total=steps, unit="step", dynamic_ncols=True, file=sys.stderr, mininterval=1.0)
+        self._loss = self._accuracy = self._val = float("nan")
+        self._first: Row | None = None
+        self._networks = 0
+
+    def write(self, row: Row) -> None:
+        self._loss, self._accuracy = _smooth(self._loss, row.loss), _smooth(self._accuracy, row.accuracy)
+        self._val = self._val if row.val_accuracy is None else row.val_accuracy
+        self._first = self._first or row
+        self._networks += row.networks
+        elapsed = row.seconds - self._first.seconds
+        self._bar.set_postfix(
+            {
+                "loss": f"{self._loss:.3f}",
+                "acc": f"{self._accuracy:.1%}",
+                "val": f"{self._val:.1%}",
+                "nets/s": f"{self._networks / elapsed:.1f}" if elapsed > 0 else "-",
+                "skipped": f"{row.skipped} nets, {row.skipped_steps} steps",
+            },
+            refresh=False,
+        )
+        self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class WandbLog:
+    """Rows into a wandb run kept in `folder`, never sent anywhere. Raises GHNError where wandb is missing."""
+
+    def __init__(self, folder: Path, name: str, config: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise GHNError("logging to wandb needs the package wandb; install it or leave --wandb away") from error
+        self._run = wandb.init(project="ghn", name=name, dir=folder, mode="offline", config=dict(config))
+
+    def write(self, row: Row) -> None:
+        self._run.log({key: value for key, value in asdict(row).items() if value is not None}, step=row.step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class Log:
+    """Several sinks as one; closes them all at the end of a `with`."""
+
+    def __init__(self, *sinks: Sink) -> None:
+        self._sinks = sinks
+
+    def write(self, row: Row) -> None:
+        for sink in self._sinks:
+            sink.write(row)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for sink in self._sinks:
+            sink.close()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The complete rows of a log; a last line that was cut off by a kill is left out."""
+    text = path.read_text()
+    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+
+
+def draw_curves(log: Path, picture: Path) -> bool:
+    """Writes loss and accuracies over the steps as a PNG; False where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    rows = read_rows(log)
+    step = [int(row["step"]) for row in rows]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(step, _running([float(row["loss"]) for row in rows]))
+    left.set(xlabel="step", ylabel="training loss")
+    right.plot(step, _running([float(row["accuracy"]) for row in rows]), label="training images, training networks")
+    scored = [(int(row["step"]), float(row["val_accuracy"])) for row in rows if row["val_accuracy"]]
+    if scored:
+        right.plot(*zip(*scored, strict=True), marker=".", label="held-out images, held-out networks")
+    right.set(xlabel="step", ylabel="top-1")
+    right.legend()
+    figure.savefig(picture, dpi=120)
+    return True
+
+
+def _running(values: list[float]) -> list[float]:
+    out: list[float] = []
+    for value in values:
+        out.append(_smooth(out[-1] if out else float("nan"), value))
+    return out
+
+
+def _smooth(mean: float, value: float) -> float:
+    """Running mean that passes over steps without a value."""
+    if value != value:
+        return mean
+    return value if mean != mean else 0.98 * mean + 0.02 * value
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,208 @@
+"""The training loop: a GHN learns to predict weights with which networks classify images.
+
+Every draw of a step (networks, images, dropout) comes from (seed, step) alone. A checkpoint therefore needs no state
+of any random generator, and a resumed run does bit for bit what the uninterrupted one does.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ghn.errors import CheckpointError
+from ghn.model import GHN, GHNConfig, unit_variance
+from train import checkpoint
+from train.config import Recipe, Stage
+from train.data import Images
+from train.log import Log, Row
+from train.optim import lr_at, make_optimiser, optimiser_tensors, restore_optimiser, update_average
+from train.sampler import NUM_CLASSES, Pool, PoolSpec, load_pool
+from train.step import Job, accuracy, meta_gradient
+
+INITIAL, IMAGES, DROPOUT = range(3)  # what a generator is for
+VAL_BATCH = 100
+
+
+@dataclass
+class Counts:
+    """What a run has done so far; part of its checkpoint."""
+
+    step: int = 0
+    networks_drawn: int = 0
+    networks_skipped: int = 0
+    steps_skipped: int = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """A run of a recipe. `ghn` is what learns, `average` its averaged weights: evaluated and shipped.
+
+    train, val: images at any size. pools: folder for the traced networks. checkpoints: folder of the run's state.
+    """
+
+    def __init__(self, recipe: Recipe, train: Images, val: Images, pools: Path, checkpoints: Path) -> None:
+        self.recipe = recipe
+        self.counts = Counts()
+        self.checkpoints = checkpoints
+        self._images = (train, val)
+        self._pools = pools
+        self._stage_index = -1
+        with _seeded(recipe.seed, 0, INITIAL):
+            self.ghn = GHN(GHNConfig.from_dict(GHNConfig(num_classes=NUM_CLASSES).to_dict() | dict(recipe.ghn)))
+        self.average = copy.deepcopy(self.ghn).eval().requires_grad_(False)
+        self.optimiser = make_optimiser(self.ghn, recipe)
+
+    def run(self, log: Log, report: Callable[[str], None] = lambda message: None) -> None:
+        """Trains from the current step to the last, with checkpoints on the way and at the end."""
+        began = time.monotonic() - self.counts.seconds
+        while self.counts.step < self.recipe.steps:
+            self._enter_stage(report)
+            row = self._step()
+            self.counts.seconds = time.monotonic() - began
+            done = self.counts.step
+            log.write(replace(row, val_accuracy=self._validate(), seconds=self.counts.seconds))
+            if done % self.recipe.save_every == 0 or done == self.recipe.steps:
+                self.save()
+
+    def save(self) -> Path:
+        """The folder of the checkpoint written."""
+        tensors = {
+            "model": dict(self.ghn.state_dict()),
+            "average": dict(self.average.state_dict()),
+            "optimiser": optimiser_tensors(self.ghn, self.optimiser),
+        }
+        state = {"recipe": self.recipe.to_dict(), "ghn": self.ghn.config.to_dict(), "counts": vars(self.counts).copy()}
+        saved = checkpoint.Checkpoint(self.counts.step, tensors, state)
+        return checkpoint.save(self.checkpoints, saved, self.recipe.keep)
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Continues from a checkpoint. Raises CheckpointError where it belongs to a GHN of other sizes."""
+        try:
+            self.ghn.load_state_dict(saved.tensors["model"])
+            self.average.load_state_dict(saved.tensors["average"])
+            restore_optimiser(self.ghn, self.optimiser, saved.tensors["optimiser"])
+            self.counts = Counts(**saved.state["counts"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"the checkpoint at step {saved.step} does not fit this recipe: {error}") from error
+
+    def start_from(self, saved: checkpoint.Checkpoint) -> None:
+        """Begins at step 0 with the averaged weights of another run. Raises CheckpointError where they do not fit."""
+        try:
+            self.ghn.load_state_dict(saved.tensors["average"])
+            self.average.load_state_dict(saved.tensors["average"])
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(f"the weights at step {saved.step} do not fit this recipe: {error}") from error
+
+    @property
+    def _stage(self) -> Stage:
+        return self.recipe.stages[self._stage_index]
+
+    def _enter_stage(self, report: Callable[[str], None]) -> None:
+        """Images and networks of the stage that the current step belongs to."""
+        index = self.recipe.stage_at(self.counts.step)
+        if index == self._stage_index:
+            return
+        self._stage_index = index
+        recipe, stage = self.recipe, self._stage
+        report(f"stage {index + 1} of {len(recipe.stages)}: {stage}")
+        self._train_pool = self._pool("train", recipe.corpus, report)
+        train, val = self._images
+        self._train_images = train.resized(stage.image_size)
+        if recipe.val_networks:
+            self._val_pool = self._pool("val", recipe.val_networks, report)
+            held_out = val.take(torch.arange(min(recipe.val_images, len(val)))).resized(stage.image_size)
+            self._val_batches = list(held_out.batches(VAL_BATCH))
+        if self.counts.step == 0 and recipe.unit_variance:
+            graphs = [job.graph for job in self._jobs()]
+            unit_variance(self.ghn, self.ghn.collate(graphs))
+            self.average.load_state_dict(self.ghn.state_dict())
+
+    def _pool(self, split: str, size: int, report: Callable[[str], None]) -> Pool:
+        spec = PoolSpec.of(self.recipe, self._stage, split, size)
+        every = max(1, size // 20)
+        pool = load_pool(
+            self._pools, spec, lambda n: report(f"{split} networks traced: {n} of {size}") if n % every == 0 else None
+        )
+        report(f"{split} networks: {pool.funnel}")
+        return pool
+
+    def _step(self) -> Row:
+        """One meta-batch: gradient, clipping, update, average."""
+        counts, recipe = self.counts, self.recipe
+        lr = lr_at(recipe, counts.step)
+        jobs = self._jobs()
+        with _seeded(recipe.seed, counts.step, DROPOUT):
+            result = meta_gradient(
+                self.ghn, jobs, budget=recipe.node_budget, smoothing=recipe.label_smoothing, bf16=recipe.bf16
+            )
+        norm = nn.utils.clip_grad_norm_(self.ghn.parameters(), recipe.clip).item()
+        if result.networks and math.isfinite(norm):
+            for group in self.optimiser.param_groups:
+                group["lr"] = lr
+            self.optimiser.step()
+            update_average(self.average, self.ghn, recipe.ema, counts.step)
+        else:
+            counts.steps_skipped += 1
+        counts.networks_drawn += len(jobs)
+        counts.networks_skipped += result.skipped
+        counts.step += 1
+        return Row(
+            step=counts.step - 1,
+            stage=self._stage_index,
+            loss=result.loss,
+            accuracy=result.accuracy,
+            lr=lr,
+            grad_norm=norm,
+            networks=result.networks,
+            skipped=counts.networks_skipped,
+            skipped_steps=counts.steps_skipped,
+        )
+
+    def _jobs(self) -> list[Job]:
+        stage, generator = self._stage, generator_for(self.recipe.seed, self.counts.step, IMAGES)
+        indices = self._train_pool.drawn(self.counts.networks_drawn, stage.networks)
+        shared = self._train_images.draw(stage.images, generator) if self.recipe.shared_images else None
+        return [
+            Job(
+                self._train_pool.entries[index].graph,
+                self._train_pool.module(index).train(),
+                *(shared or self._train_images.draw(stage.images, generator)),
+            )
+            for index in indices
+        ]
+
+    def _validate(self) -> float | None:
+        """Mean top-1 of the averaged GHN on the held-out networks and images; None between the measurements."""
+        done = self.counts.step
+        if not self.recipe.val_networks or (done % self.recipe.val_every and done != self.recipe.steps):
+            return None
+        pool = self._val_pool
+        scores = [
+            accuracy(self.average, entry.graph, pool.module(index), self._val_batches)
+            for index, entry in enumerate(pool.entries)
+        ]
+        return sum(scores) / len(scores)
+
+
+def generator_for(seed: int, step: int, purpose: int) -> torch.Generator:
+    """A generator that depends on these three numbers alone."""
+    return torch.Generator().manual_seed(_mixed(seed, step, purpose))
+
+
+@contextmanager
+def _seeded(seed: int, step: int, purpose: int) -> Iterator[None]:
+    """Within it, torch's own generator (dropout, initialisation) depends on these numbers alone; restored after."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_mixed(seed, step, purpose))
+        yield
+
+
+def _mixed(seed: int, step: int, purpose: int) -> int:
+    return int(np.random.SeedSequence([seed, step, purpose]).generate_state(1, np.uint64)[0] >> np.uint64(1))

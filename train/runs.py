@@ -1,0 +1,63 @@
+"""A run in a folder: recipe.json, log.csv, curves.png, checkpoints/ and pools/."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ghn.errors import CheckpointError
+from train import checkpoint
+from train.config import Recipe, RecipeError
+from train.data import load
+from train.log import CSVLog, Log, Progress, WandbLog, draw_curves
+from train.loop import Trainer
+
+CHECKPOINTS = "checkpoints"
+
+
+def prepare(
+    recipe: Recipe,
+    folder: Path,
+    changes: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    init: Path | None = None,
+    data: Path | None = None,
+    pools: Path | None = None,
+) -> Trainer:
+    """The trainer of a run in `folder`, fresh or where its latest checkpoint left it.
+
+    A resumed run keeps the recipe that it was started with, after `changes`. A fresh one refuses a folder in use.
+    """
+    checkpoints = folder / CHECKPOINTS
+    saved = None
+    if resume:
+        saved = checkpoint.load(checkpoint.latest(checkpoints))
+        if saved.state["recipe"]["name"] != recipe.name:
+            raise RecipeError(
+                f"the run in {folder} is of recipe {saved.state['recipe']['name']!r}, not {recipe.name!r}"
+            )
+        recipe = Recipe.from_dict(saved.state["recipe"]).changed(changes)
+    elif (checkpoints / checkpoint.LATEST).exists():
+        raise CheckpointError(f"{folder} already holds a run; go on with it by --resume, or choose another --out")
+    images, held_out = load("train", data), load("val", data)
+    trainer = Trainer(recipe, images, held_out, pools or folder / "pools", checkpoints)
+    if saved:
+        trainer.restore(saved)
+    elif init:
+        trainer.start_from(checkpoint.load(checkpoint.latest(init / CHECKPOINTS)))
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_atomically(folder / "recipe.json", json.dumps(recipe.to_dict(), indent=1).encode())
+    return trainer
+
+
+def run(trainer: Trainer, folder: Path, *, wandb: bool = False) -> None:
+    """Trains to the end, logging into `folder`, and draws the curves."""
+    recipe, step = trainer.recipe, trainer.counts.step
+    table = folder / "log.csv"
+    sinks = [CSVLog(table, step), Progress(step, recipe.steps)]
+    if wandb:
+        sinks.append(WandbLog(folder, recipe.name, recipe.to_dict()))
+    with Log(*sinks) as log:
+        trainer.run(log, lambda message: print(message, file=sys.stderr, flush=True))
+    draw_curves(table, folder / "curves.png")
