@@ -7,38 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import graph, needs_reference
+from strategies import graphs, reordered
 
 from ghn.batch import GraphBatch
-from ghn.graph import ArchGraph, ParamSlot, encoder_shape
+from ghn.graph import ArchGraph
 from ghn.model import GHN, GHNConfig
-from ghn.primitives import Primitive, Role
 from ghn.propagate.gated import GatedGNN
-
-SHAPES = [(8, 3, 3, 3), (16, 8, 1, 1), (32, 1, 5, 5), (100, 70, 3, 3), (10, 24), (7, 19), (12, 5, 1, 7), (4, 6, 3)]
-
-
-@st.composite
-def graphs(draw: st.DrawFn, max_nodes: int = 12) -> ArchGraph:
-    """Random DAGs whose every node but the first has a predecessor, with parameters on most nodes."""
-    n = draw(st.integers(2, max_nodes))
-    edges, ops, shapes, slots = [], [Primitive.INPUT], [(0, 0, 0, 0)], []
-    for v in range(1, n):
-        count = draw(st.integers(1, min(3, v)))
-        edges += [(u, v) for u in draw(st.sets(st.integers(0, v - 1), min_size=count, max_size=count))]
-        kind = draw(st.sampled_from(["kernel", "bias", "norm", "sum", "last", "position"]))
-        op, role, shape = {
-            "kernel": (Primitive.CONV, Role.WEIGHT, draw(st.sampled_from(SHAPES))),
-            "bias": (Primitive.BIAS, Role.BIAS, (draw(st.integers(1, 150)),)),
-            "norm": (Primitive.BN, Role.NORM_WEIGHT, (draw(st.integers(1, 150)),)),
-            "last": (Primitive.CONV, Role.CLASSIFIER_WEIGHT, (draw(st.integers(2, 30)), draw(st.integers(1, 90)))),
-            "position": (Primitive.POS_ENC, Role.POSITION, (1, draw(st.integers(2, 200)), draw(st.integers(2, 90)))),
-            "sum": (Primitive.SUM, None, ()),
-        }[kind]
-        ops.append(op)
-        shapes.append(encoder_shape(shape) if shape else (0, 0, 0, 0))
-        if role is not None:
-            slots.append(ParamSlot(f"p{v}", role, shape, v))
-    return ArchGraph(np.array(ops), np.array(edges), np.array(shapes), tuple(slots))
 
 
 @pytest.fixture(scope="module")
@@ -99,18 +73,6 @@ def test_order_of_nodes_does_not_matter(model: GHN, item: ArchGraph, seed: int) 
         (a,), (b,) = model(model.collate([item])), model(model.collate([other]))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
-
-
-def reordered(item: ArchGraph, rng: np.random.Generator) -> ArchGraph:
-    """The same graph in another topological order."""
-    waiting, order = list(range(1, len(item))), [0]
-    while waiting:
-        ready = [v for v in waiting if set(item.predecessors[v]) <= set(order)]
-        order.append(int(rng.choice(ready)))
-        waiting.remove(order[-1])
-    place = np.argsort(order)
-    slots = tuple(ParamSlot(s.fqn, s.role, s.shape, int(place[s.node])) for s in item.slots)
-    return ArchGraph(item.ops[order], place[item.edges], item.shapes[order], slots)
 
 
 @needs_reference
