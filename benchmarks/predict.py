@@ -1,0 +1,162 @@
+"""Wall and CPU seconds per stage, and peak memory, of predicting all weights of six torchvision models.
+
+Run: python benchmarks/predict.py [--repeats 7] [--threads 1] [--out benchmarks/results/predict.json]
+
+Three ways are timed in turn, A B C A B C ..., in one process per model: `fresh` (a model never seen: trace,
+propagate, decode, write), `cached` (its graph is at hand), and `literal` (tests/literal.py behind the same trace:
+node by node, every message recomputed, each tensor decoded whole, everything rebuilt at each call). The floor is
+what no implementation can avoid: touching the bytes of the weights once, and the decoders' multiply-adds at the
+rate that this machine's matrix product reaches. Peak memory comes from a process that predicts once.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import literal  # noqa: E402
+
+import ghn  # noqa: E402
+from ghn.adapters.zoo import resolve  # noqa: E402
+from ghn.graph import ArchGraph  # noqa: E402
+from ghn.model import GHN  # noqa: E402
+from ghn.plan import DecodePlan  # noqa: E402
+
+MODELS = ("resnet50", "vit_b_16", "convnext_tiny", "densenet121", "efficientnet_b0", "mobilenet_v3_large")
+MIB = 2**20
+
+
+def timed(run: Callable[[], Any]) -> dict[str, float]:
+    """Wall and CPU seconds of one call; its result is dropped after the clock stops."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    result = run()
+    spent = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    del result
+    return spent
+
+
+def literally(model: GHN, network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    with torch.no_grad():
+        return literal.predict(model, ghn.trace(network))
+
+
+def floor(model: GHN, graph: ArchGraph) -> dict[str, float]:
+    """Bytes and multiply-adds, and the seconds that this machine needs for as many in the barest form."""
+    size = sum(s.numel for s in graph.slots)
+    plan = DecodePlan.build(model.collate([graph]), model.config.max_shape)
+    d = model.config.hid
+    macs = sum(
+        len(g.nodes) * g.shape[2] * g.shape[3] * (4 * d * d + 32 * d * d + 8 * d * g.shape[0] * g.shape[1])
+        for g in plan.kernels
+    )
+    a, b = torch.randn(512, 512), torch.randn(512, 512)
+    rate = 20 * 512**3 / min(timed(lambda: [a @ b for _ in range(20)])["cpu"] for _ in range(3))
+    touch = min(timed(lambda: np.empty(size, np.float32).fill(1))["cpu"] for _ in range(5))
+    return {"bytes": 4.0 * size, "macs": float(macs), "write_cpu": touch, "decode_cpu": macs / rate}
+
+
+def measure(name: str, repeats: int) -> dict[str, Any]:
+    """All timings of one model; medians, with the least and the most."""
+    hyper = ghn.load("ghn2-cifar10")
+    network = resolve(name, 10, 224, device="cpu")
+    graph = ghn.trace(network)
+    ways = {
+        "fresh": lambda: hyper.predict(network),
+        "cached": lambda: hyper.predict(graph=graph),
+        "literal": lambda: literally(hyper.model, network),
+    }
+    runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    stages: dict[str, list[float]] = {}
+    for way in ways.values():
+        way()
+    for i in range(repeats):
+        for way, run in ways.items():
+            if way != "literal" or i < 3:  # seconds a call; three show that it is steady
+                runs[way].append(timed(run))
+        for stage, seconds in hyper.predict(network)[1].seconds.items():
+            stages.setdefault(stage, []).append(seconds)
+    ratios = [b["cpu"] / a["cpu"] for a, b in zip(runs["fresh"], runs["literal"], strict=False)]
+    return {
+        "params": graph.num_params,
+        "nodes": len(graph),
+        **{f"{way}_{k}": spread([r[k] for r in rs]) for way, rs in runs.items() for k in ("cpu", "wall")},
+        "literal_over_fresh": spread(ratios),
+        "stages_wall": {stage: spread(s) for stage, s in stages.items()},
+        "floor": floor(hyper.model, graph),
+    }
+
+
+def peak_memory(name: str) -> float:
+    """MiB above the loaded model and GHN that one prediction needs, in this process, the weights included.
+
+    A small model goes first, so that code and tables that every prediction shares are not counted.
+    """
+    hyper = ghn.load("ghn2-cifar10")
+    hyper.predict(resolve("squeezenet1_1", 10, 224, device="cpu"))
+    network = resolve(name, 10, 224, device="cpu")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    weights, _ = hyper.predict(network)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert weights
+    return (after - before) / 1024
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def child(*args: str) -> Any:
+    """What another process of this script prints."""
+    done = subprocess.run([sys.executable, __file__, *args], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--child", choices=("time", "memory"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.child:
+        (name,) = args.models
+        print(json.dumps(measure(name, args.repeats) if args.child == "time" else peak_memory(name)))
+        return
+    common = ["--repeats", str(args.repeats), "--threads", str(args.threads)]
+    results = {}
+    print(f"{'model':20s} {'fresh':>7s} {'cached':>7s} {'literal':>8s} {'ratio':>6s} {'floor':>7s}  cpu s; peak MiB")
+    for name in args.models:
+        row = child("--child", "time", "--models", name, *common)
+        row["peak_mib"] = child("--child", "memory", "--models", name, *common)
+        bare = row["floor"]["write_cpu"] + row["floor"]["decode_cpu"]
+        print(
+            f"{name:20s} {row['fresh_cpu']['median']:7.3f} {row['cached_cpu']['median']:7.3f} "
+            f"{row['literal_cpu']['median']:8.2f} {row['literal_over_fresh']['median']:6.1f} {bare:7.3f}  "
+            f"{row['peak_mib']:6.0f} ({row['floor']['bytes'] / MIB:.0f} of them weights)",
+            flush=True,
+        )
+        results[name] = row
+    if args.out:
+        versions = {"python": platform.python_version(), "torch": torch.__version__, "cpu": platform.processor()}
+        record = {"versions": versions, "threads": args.threads, "models": results}
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The commands `ghn score`, `ghn evaluate` and `ghn demo`. Heavy imports wait inside the handlers."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from eval.score import Score
+    from ghn.hyper import Hypernet
+    from train.data import Images
+
+DEFAULT = "ghn2-cifar10"
+TASKS = ("val", "test", "wide", "deep", "dense", "bnfree", "search")
+
+
+def register(commands: Any) -> None:
+    """Adds the commands to the subparsers of `ghn`."""
+    _register_score(commands)
+    _register_evaluate(commands)
+    _register_demo(commands)
+
+
+def _register_score(commands: Any) -> None:
+    p = commands.add_parser(
+        "score",
+        help="one-shot accuracy of predicted weights on real images",
+        description="Predict every weight of MODEL and measure its top-1 accuracy on real test images, without any "
+        "training. Batch normalisation uses the statistics of each batch. Without --data the packaged 1,000 CIFAR-10 "
+        "test images are used.",
+        epilog="example:\n  ghn score resnet50 --baseline\n  ghn score my_package.nets:make_net --data ~/cifar10",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("model", metavar="MODEL", help="as in `ghn predict`")
+    _common(p)
+    p.add_argument("--image-size", type=int, help="side of the images in pixels (default: what the GHN was trained on)")
+    p.add_argument("--baseline", action="store_true", help="score random initialisation and the untrained GHN too")
+    p.add_argument("--seed", type=int, default=0, help="of the random baselines (default 0)")
+    p.set_defaults(handler=run_score)
+
+
+def _register_evaluate(commands: Any) -> None:
+    p = commands.add_parser(
+        "evaluate",
+        help="mean one-shot accuracy over a split of unseen generated networks",
+        description="Score a GHN on the first N networks of a held-out split: one prediction each, no training.",
+        epilog="example:\n  ghn evaluate --split test --count 50 --data ~/cifar10 --out test.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--split", choices=TASKS, default="test", help="which networks (default test)")
+    p.add_argument("--count", type=_positive, default=50, help="how many networks (default 50)")
+    p.add_argument("--image-size", type=int, help="side of the images in pixels (default: what the GHN was trained on)")
+    _common(p)
+    p.add_argument("--out", metavar="FILE", help="also write every network's score to this JSON file")
+    p.set_defaults(handler=run_evaluate)
+
+
+def _register_demo(commands: Any) -> None:
+    p = commands.add_parser(
+        "demo",
+        help="the main job: all weights of ResNet-50 in one forward pass, judged on real images",
+        description="Predict all weights of ResNet-50 with the shipped GHN, show the time of each stage, and score the "
+        "network on the packaged real CIFAR-10 test images next to random initialisation and the untrained GHN.",
+        epilog="example:\n  ghn demo\n  ghn demo --images 200",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--model", default="resnet50", help="another network (default resnet50)")
+    p.add_argument("--seed", type=int, default=0, help="of the random baselines (default 0)")
+    _common(p)
+    p.set_defaults(handler=run_demo)
+
+
+def _common(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--checkpoint", default=DEFAULT, metavar="GHN", help=f"name, folder or .pt file (default {DEFAULT})")
+    p.add_argument("--data", metavar="DIR", help="full CIFAR-10: test on its 10,000 images (see `ghn data --help`)")
+    p.add_argument("--images", type=_positive, metavar="N", help="use only the first N images")
+    p.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def run_score(args: argparse.Namespace) -> int:
+    """Handler of `ghn score`."""
+    import ghn
+
+    hyper = ghn.load(args.checkpoint)
+    images = _test_images(args.data, args.images, args.image_size or hyper.image_size)
+    rows, report = _compare(hyper, args.model, images, args.seed, baselines=args.baseline)
+    _print_rows(args, rows, report.to_dict(), str(report))
+    return 0
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Handler of `ghn demo`."""
+    import ghn
+
+    hyper = ghn.load(args.checkpoint)
+    images = _test_images(args.data, args.images, hyper.image_size)
+    rows, report = _compare(hyper, args.model, images, args.seed, baselines=True)
+    _print_rows(args, rows, report.to_dict(), f"{args.model}: {report}")
+    return 0
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Handler of `ghn evaluate`."""
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    import ghn
+    from eval.benchmark import Summary, score_split
+    from ghn.io import write_atomic
+
+    hyper = ghn.load(args.checkpoint)
+    images = _test_images(args.data, args.images, args.image_size or hyper.image_size)
+    with tqdm(total=args.count, unit="network", file=sys.stderr, disable=None) as bar:
+        results = score_split(hyper, args.split, args.count, images, progress=lambda _: bar.update())
+    summary = Summary.of([r.score.accuracy for r in results])
+    record = {
+        "checkpoint": args.checkpoint,
+        "split": args.split,
+        "images": len(images),
+        "image_size": images.side,
+        "summary": summary.to_dict(),
+        "networks": [{"index": r.index, "params": r.params, **r.score.to_dict()} for r in results],
+    }
+    if args.out:
+        write_atomic(Path(args.out), (json.dumps(record, indent=1) + "\n").encode())
+    print(json.dumps(record) if args.json else f"{args.split}, {len(images):,} images of {images.side} px: {summary}")
+    return 0
+
+
+def _test_images(data: str | None, count: int | None, size: int) -> "Images":
+    import torch
+
+    from train.data import load, load_sample
+
+    images = load("test", data) if data else load_sample()
+    images = images.take(torch.arange(min(count, len(images)))) if count else images
+    return images.resized(size)
+
+
+def _compare(
+    hyper: "Hypernet", name: str, images: "Images", seed: int, *, baselines: bool
+) -> tuple[list[tuple[str, "Score"]], Any]:
+    """Scores of the network with each kind of weights, and the report of the trained GHN's prediction."""
+    from eval.benchmark import seeded
+    from ghn.adapters.zoo import resolve
+
+    def fresh() -> "nn.Module":
+        return seeded(lambda: resolve(name, len(hyper.classes), images.side, device="cpu"), seed)
+
+    model = fresh()
+    weights, report = hyper.predict(model)
+    kinds: list[tuple[str, Callable[[], nn.Module]]] = []
+    if baselines:
+        kinds += [("random initialisation", fresh), ("untrained GHN", lambda: hyper.untrained(seed).init(fresh()))]
+    kinds.append(("predicted by the GHN", lambda: _loaded(model, weights)))
+    return [(kind, _score_shown(kind, make(), images)) for kind, make in kinds], report
+
+
+def _loaded(model: "nn.Module", weights: dict[str, Any]) -> "nn.Module":
+    from ghn.assign import load
+
+    return load(model, weights)
+
+
+def _score_shown(kind: str, model: "nn.Module", images: "Images") -> "Score":
+    from tqdm import tqdm
+
+    from eval.score import score
+
+    with tqdm(total=len(images), unit="image", desc=kind, file=sys.stderr, disable=None, leave=False) as bar:
+        return score(model, images, progress=lambda done: bar.update(done - bar.n))
+
+
+def _print_rows(args: argparse.Namespace, rows: list[tuple[str, "Score"]], report: dict[str, Any], text: str) -> None:
+    if args.json:
+        scores = {kind: s.to_dict() for kind, s in rows}
+        print(json.dumps({"model": args.model, "checkpoint": args.checkpoint, "report": report, "scores": scores}))
+        return
+    print(text)
+    for kind, s in rows:
+        print(
+            f"{kind:24s} {s.accuracy:6.1%} ± {s.standard_error:.1%} top-1, loss {s.loss:.3f}  "
+            f"({s.images:,} real test images, batches of {s.batch}, {s.seconds:.1f} s)"
+        )

@@ -1,0 +1,78 @@
+"""How well a network classifies real images with the weights it has."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ghn.errors import ModelError
+from ghn.norms import batch_statistics
+from train.data import Images
+
+BATCH = 64  # the published protocol: batch norms see 64 test images at a time
+
+
+@dataclass(frozen=True)
+class Score:
+    """accuracy: top-1 in [0, 1]. loss: mean cross-entropy in nats. images, batch: how many, and per batch.
+    seconds: wall time of the forward passes."""
+
+    accuracy: float
+    loss: float
+    images: int
+    batch: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def standard_error(self) -> float:
+        """Of the accuracy, as a binomial proportion."""
+        return (self.accuracy * (1 - self.accuracy) / self.images) ** 0.5
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module, images: Images, *, batch: int = BATCH, progress: Callable[[int], None] = lambda done: None
+) -> Score:
+    """Top-1 accuracy and loss of the model on these images, in their order, in one pass.
+
+    The model runs in eval mode with batch normalisation by batch statistics, the protocol of Knyazev et al. 2021
+    (ghn_spec 12); its flags and buffers are put back. progress is called with the number of images done.
+    Raises ModelError where the model does not give a row of logits per image.
+    """
+    was_training = model.training
+    model = model.eval().to(memory_format=torch.channels_last)
+    began, correct, loss, done = time.perf_counter(), 0, 0.0, 0
+    try:
+        with batch_statistics(model):
+            for x, y in images.batches(batch):
+                logits = _logits(model, x, len(images.classes))
+                correct += int((logits.argmax(dim=1) == y).sum())
+                loss += F.cross_entropy(logits, y, reduction="sum").item()
+                done += len(y)
+                progress(done)
+    finally:
+        model.train(was_training)
+    return Score(correct / len(images), loss / len(images), len(images), batch, time.perf_counter() - began)
+
+
+def _logits(model: nn.Module, x: Tensor, classes: int) -> Tensor:
+    try:
+        out = model(x)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(f"{type(model).__name__} cannot run on {x.shape[-1]}-pixel images: {reason}") from error
+    out = getattr(out, "logits", out)
+    out = out[0] if isinstance(out, tuple | list) else out
+    if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[0] != len(x):
+        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ModelError(f"{type(model).__name__} gives {shape} for {len(x)} images, not a row of logits each")
+    if out.shape[1] < classes:
+        raise ModelError(f"{type(model).__name__} tells {out.shape[1]} classes apart, the images have {classes}")
+    return out.float()
