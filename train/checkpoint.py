@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ghn.errors import CheckpointError
+from ghn.io import write_atomic
 
 FORMAT = 1
 LATEST = "latest"
@@ -52,7 +53,8 @@ def save(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
         shutil.rmtree(target)
     writing.rename(target)
     _flush(root)
-    write_atomically(root / LATEST, target.name.encode())
+    write_atomic(root / LATEST, target.name.encode())
+    _flush(root)
     for old in sorted(root.glob("step-*"))[:-keep]:
         if old != target:
             shutil.rmtree(old)
@@ -80,15 +82,6 @@ def load(folder: Path) -> Checkpoint:
         return Checkpoint(header["step"], tensors, header["state"])
     except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is not a complete checkpoint ({type(error).__name__}: {error})") from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file has either its old content or all of the new one, at any moment."""
-    writing = path.with_name(_TEMPORARY + path.name)
-    writing.write_bytes(content)
-    _flush(writing)
-    os.replace(writing, path)
-    _flush(path.parent)
 
 
 def _flush(path: Path) -> None:

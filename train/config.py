@@ -142,7 +142,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 def _typed(owner: type, key: str, value: Any) -> Any:
-    known = {f.name: getattr(f.type, "__name__", None) or str(f.type) for f in fields(owner)}
+    known = {f.name: getattr(f.type, "__name__", None) or str(f.type) for f in fields(owner)}  # ty: ignore[invalid-argument-type]
     if key not in known:
         raise RecipeError(f"{owner.__name__.lower()} has no field {key!r}; it has {', '.join(known)}")
     kinds = _KINDS.get(known[key])

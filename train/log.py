@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ghn.errors import GHNError
-from train.checkpoint import write_atomically
+from ghn.io import write_atomic
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CSVLog:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept)
-        write_atomically(path, text.getvalue().encode())
+        write_atomic(path, text.getvalue().encode())
         self._file = path.open("a", newline="")
         self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
 

@@ -7,7 +7,7 @@ of any random generator, and a resumed run does bit for bit what the uninterrupt
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,7 +197,7 @@ def generator_for(seed: int, step: int, purpose: int) -> torch.Generator:
 
 
 @contextmanager
-def _seeded(seed: int, step: int, purpose: int) -> Iterator[None]:
+def _seeded(seed: int, step: int, purpose: int) -> Generator[None]:
     """Within it, torch's own generator (dropout, initialisation) depends on these numbers alone; restored after."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_mixed(seed, step, purpose))

@@ -1,14 +1,17 @@
-"""A run in a folder: recipe.json, log.csv, curves.png, checkpoints/ and pools/."""
+"""A run in a folder: recipe.json, log.csv, curves.png, checkpoints/, pools/ and, at its end, the GHN in ghn/."""
 
 import json
+import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ghn.errors import CheckpointError
+from ghn.io import save, write_atomic
+from ghn.model import GHN, GHNConfig
 from train import checkpoint
 from train.config import Recipe, RecipeError
-from train.data import load
+from train.data import CLASSES, load
 from train.log import CSVLog, Log, Progress, WandbLog, draw_curves
 from train.loop import Trainer
 
@@ -47,7 +50,7 @@ def prepare(
     elif init:
         trainer.start_from(checkpoint.load(checkpoint.latest(init / CHECKPOINTS)))
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_atomically(folder / "recipe.json", json.dumps(recipe.to_dict(), indent=1).encode())
+    write_atomic(folder / "recipe.json", json.dumps(recipe.to_dict(), indent=1).encode())
     return trainer
 
 
@@ -61,3 +64,15 @@ def run(trainer: Trainer, folder: Path, *, wandb: bool = False) -> None:
     with Log(*sinks) as log:
         trainer.run(log, lambda message: print(message, file=sys.stderr, flush=True))
     draw_curves(table, folder / "curves.png")
+    export(folder, folder / "ghn")
+
+
+def export(folder: Path, target: Path) -> None:
+    """Writes the averaged GHN of a run's latest checkpoint, finished or not, as a folder that `ghn.load` reads."""
+    saved = checkpoint.load(checkpoint.latest(folder / CHECKPOINTS))
+    recipe, counts = Recipe.from_dict(saved.state["recipe"]), saved.state["counts"]
+    model = GHN(GHNConfig.from_dict(saved.state["ghn"]))
+    model.load_state_dict(saved.tensors["average"])
+    card = {"name": recipe.name, "recipe": recipe.to_dict(), "done": counts, "machine": platform.machine()}
+    stage = recipe.stages[recipe.stage_at(max(0, saved.step - 1))]
+    save(target, model, image_size=stage.image_size, classes=CLASSES, card=card)

@@ -21,7 +21,7 @@ from deepnets_gen.genotype import Genotype
 from deepnets_gen.sample import resample_width
 from ghn.errors import DataError, GHNError
 from ghn.graph import ArchGraph
-from train.checkpoint import write_atomically
+from ghn.io import write_atomic
 from train.config import Recipe, RecipeError, Stage
 
 FORMAT = 1
@@ -132,7 +132,7 @@ def write_pool(path: Path, pool: Pool) -> None:
     """One JSON line about the pool, then one per network, gzipped; the same pool gives the same bytes."""
     header = {"format": FORMAT, "spec": asdict(pool.spec), "funnel": pool.funnel}
     lines = [json.dumps(header), *(json.dumps(_to_record(entry)) for entry in pool.entries)]
-    write_atomically(path, gzip.compress("\n".join(lines).encode(), compresslevel=6, mtime=0))
+    write_atomic(path, gzip.compress("\n".join(lines).encode(), compresslevel=6, mtime=0))
 
 
 def read_pool(path: Path, spec: PoolSpec) -> Pool:
@@ -185,7 +185,7 @@ def _candidates(spec: PoolSpec) -> Iterator[Genotype]:
         if spec.channels is not None:
             yield replace(genotype, channels=spec.channels)
         elif spec.split == "train":
-            params = sum(p.numel() for p in _module(genotype, spec.image_size).parameters())
+            params = deepnets_gen.num_params(genotype, NUM_CLASSES, everything=True)  # as DeepNets-1M records it
             yield resample_width(np.random.default_rng([spec.seed, index]), genotype, params)
         else:
             yield genotype
@@ -193,12 +193,11 @@ def _candidates(spec: PoolSpec) -> Iterator[Genotype]:
 
 def _admit(genotype: Genotype, spec: PoolSpec) -> Entry | str:
     """The entry, or the reason why this network is left out."""
-    try:
-        module = _module(genotype, spec.image_size)
-    except GHNError:
-        return f"does not fit {spec.image_size} pixels"
-    if sum(p.numel() for p in module.parameters()) > (spec.max_params or math.inf):
+    if not deepnets_gen.is_valid(genotype, spec.image_size):
+        return "too deep for the image size"
+    if deepnets_gen.num_params(genotype, NUM_CLASSES, spec.image_size) > (spec.max_params or math.inf):
         return "too many parameters"
+    module = _module(genotype, spec.image_size)
     macs = count_macs(module, spec.image_size)
     if macs > (spec.max_macs or math.inf):
         return "too many multiply-adds"
