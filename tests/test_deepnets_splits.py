@@ -1,0 +1,191 @@
+"""Sampling and splits: the peers' distribution, reproducibility, disjointness."""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import replace
+from functools import cache
+from statistics import NormalDist
+
+import deepnets_reference as reference
+import numpy as np
+import pytest
+
+from deepnets_gen import (
+    SPLITS,
+    Genotype,
+    GenotypeError,
+    draw,
+    generate,
+    num_params,
+    resample_width,
+    sample,
+    splits,
+)
+from deepnets_gen.axes import Axes
+from deepnets_gen.sample import HIDDEN, WIDTHS
+
+COUNT = {"train": 800, "bnfree": 300, "deep": 300, "dense": 300}
+
+
+@cache
+def ours(split: str) -> tuple[Genotype, ...]:
+    return tuple(generate(split, COUNT[split]))
+
+
+@cache
+def theirs(split: str) -> tuple[Genotype, ...]:
+    return tuple(Genotype.from_dict(record) for record in reference.records(split))
+
+
+def same_distribution(a: Iterable[Hashable], b: Iterable[Hashable]) -> float:
+    """The p-value of a chi-square test of homogeneity; values seen fewer than ten times together are one class."""
+    counts = [Counter(a), Counter(b)]
+    common = [v for v in counts[0] | counts[1] if counts[0][v] + counts[1][v] >= 10]
+    table = np.array([[*(c[v] for v in common), c.total() - sum(c[v] for v in common)] for c in counts], dtype=float)
+    table = table[:, table.sum(axis=0) > 0]
+    free = table.shape[1] - 1
+    if not free:
+        return 1.0
+    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
+    chi2 = ((table - expected) ** 2 / expected).sum()
+    spread = 2 / (9 * free)  # Wilson and Hilferty: the cube root of chi2 / free is nearly normal
+    return 1 - NormalDist(1 - spread, spread**0.5).cdf((chi2 / free) ** (1 / 3))
+
+
+def edges(genotypes: Iterable[Genotype]) -> list[tuple[str, str]]:
+    """Every operation with the kind of cell that it is in."""
+    return [(kind, op) for g in genotypes for kind in ("normal", "reduce") for op, _ in getattr(g, kind)]
+
+
+def inputs(genotypes: Iterable[Genotype]) -> list[tuple[int, int]]:
+    """Step and input of every edge, in the order kept."""
+    return [(j, source) for g in genotypes for cell in (g.normal, g.reduce) for j, (_, source) in enumerate(cell)]
+
+
+FEATURES: dict[str, Callable[[Genotype], Hashable]] = {
+    "cells": lambda g: g.n_cells,
+    "steps": lambda g: g.steps,
+    "steps by depth": lambda g: (g.n_cells // 3, g.steps),
+    "kernel": lambda g: g.ks,
+    "stem": lambda g: (g.stem_type, g.stem_pool),
+    "norm": lambda g: (g.n_cells < 6, g.steps, g.norm),
+    "preproc": lambda g: (g.is_vit, g.steps, g.c_mult, g.preproc),
+    "head": lambda g: (g.fc_layers, g.fc_dim, g.is_vit, g.glob_avg),
+    "concat": lambda g: g.normal_concat,
+    "only pooling": lambda g: all("pool" in op or op in ("none", "skip_connect") for op, _ in g.reduce),
+    "size": lambda g: int(np.log2(num_params(g, everything=True))),
+}
+
+
+@pytest.mark.parametrize("split", list(COUNT))
+@pytest.mark.parametrize("feature", list(FEATURES))
+def test_networks_are_distributed_as_the_peers_are(split, feature):
+    value = FEATURES[feature]
+    assert same_distribution(map(value, ours(split)), map(value, theirs(split))) > 1e-3
+
+
+@pytest.mark.parametrize("split", list(COUNT))
+@pytest.mark.parametrize("parts", [edges, inputs])
+def test_edges_are_distributed_as_the_peers_are(split, parts):
+    assert same_distribution(parts(ours(split)), parts(theirs(split))) > 1e-3
+
+
+def test_the_distribution_test_tells_splits_apart():
+    assert same_distribution(edges(ours("dense")), edges(theirs("train"))) < 1e-6
+    assert same_distribution((g.n_cells for g in ours("train")), (g.n_cells for g in theirs("deep"))) < 1e-6
+
+
+@pytest.mark.parametrize("split", list(SPLITS))
+def test_networks_obey_the_rules_of_their_split(split):
+    axes = SPLITS[split]().axes
+    for g in generate(split, 40):
+        cells = [[op for op, _ in cell] for cell in (g.normal, g.reduce)]
+        assert axes.cells[0] <= g.n_cells <= axes.cells[1]
+        assert axes.steps[0] <= g.steps <= axes.steps[1]
+        assert g.steps <= axes.deep_steps or g.n_cells <= max(axes.deep_above)
+        assert g.channels == axes.channels
+        assert num_params(replace(g, channels=32), everything=True) <= axes.limit
+        assert all(cell.count("cse") <= 1 for cell in cells)
+        assert all(cell.count("conv_5x5") + cell.count("conv_7x7") <= 1 for cell in cells)
+        assert any("conv" in op or op == "msa" for cell in cells for op in cell)
+        assert g.steps > 1 or "none" not in cells[0] + cells[1]
+
+
+def test_bnfree_has_no_norm_search_always_wide_four_times():
+    assert {g.norm for g in generate("bnfree", 40)} == {None}
+    assert {g.norm for g in generate("search", 40)} == {"bnorm"}
+    assert {g.channels for g in generate("wide", 40)} == {128}
+
+
+@pytest.mark.parametrize("split", list(SPLITS))
+def test_a_longer_run_begins_with_the_shorter_and_draws_are_independent(split):
+    long, short = list(generate(split, 12)), list(generate(split, 5))
+    assert long[:5] == short
+    assert draw(split, 11) == draw(split, 11)
+    assert [draw(split, i) for i in (2, 0)] == [draw(SPLITS[split](), i) for i in (2, 0)]
+    assert list(generate(split, 5, seed_offset=1)) != short
+    assert len({g.key for g in long}) == 12
+
+
+def test_streams_are_pinned():
+    """A change here changes every corpus and checkpoint card: bump what records the generator's version."""
+    assert draw("train", 0).structure == "5020e081799fa592c2d906eabf6d8e79"
+    assert draw("test", 0).structure == "aacbf9c7040676d37b52b2b895b2e894"
+
+
+def test_seeds_differ_and_held_out_splits_share_no_structure_with_train():
+    made = {name: make() for name, make in SPLITS.items()}
+    assert len({split.seed for split in made.values()}) == len(made)
+    found = {name: {g.structure for g in generate(name, 60)} for name in made}
+    train, val = {g.structure for g in ours("train")}, found["val"]
+    assert not any(train & found[name] for name in made if name != "train")
+    assert not any(val & found[name] for name in made if name != "val")
+
+
+def test_parts_are_disjoint_by_construction_even_in_a_crowded_space():
+    """With one step, few cells and attention there are few structures: without parts, splits would collide."""
+    tiny = Axes(cells=(4, 4), steps=(1, 1))
+    seen: dict[splits.Part, set[str]] = {part: set() for part in splits.Part}
+    for part in splits.Part:
+        rng = np.random.default_rng(3)
+        for g in (sample(rng, tiny) for _ in range(600)):
+            if splits.Part.of(g) is part:
+                seen[part].add(g.structure)
+    shares = [len(s) for s in seen.values()]
+    assert sum(shares) == len(set().union(*seen.values()))
+    assert shares[0] > 4 * shares[1] > 0
+    assert shares[2] > 0
+
+
+def test_widths_do_not_move_a_network_to_another_part():
+    for g in generate("train", 30):
+        wider = resample_width(np.random.default_rng(0), replace(g, fc_dim=64), 10_000)
+        assert splits.Part.of(wider) is splits.Part.TRAIN
+
+
+def drawn(genotype: Genotype, params: int) -> tuple[set[int], set[int]]:
+    rng = np.random.default_rng(0)
+    widths = [resample_width(rng, genotype, params) for _ in range(800)]
+    return {g.channels for g in widths}, {g.fc_dim for g in widths}
+
+
+def test_small_networks_grow_wider():
+    small = Genotype((("conv_3x3", 0), ("conv_1x1", 1)), (("conv_1x1", 0), ("cse", 1)), (2,), (2,), 5)
+    assert drawn(small, 100_000) == (set(WIDTHS), set(HIDDEN))
+    assert drawn(small, 300_000) == ({32, 48, 64}, set(HIDDEN[:4]))
+    assert drawn(small, 500_000) == ({32, 48}, set(HIDDEN[:4]))
+    assert drawn(small, 900_000) == ({32}, set(HIDDEN[:4]))
+    assert drawn(replace(small, n_cells=9), 1)[0] == {32, 48, 64}
+    assert drawn(replace(small, n_cells=11), 1)[0] == {32, 48}
+    assert drawn(replace(small, n_cells=13), 1)[0] == {32}
+    assert drawn(replace(small, glob_avg=False), 1)[0] == {32}
+    assert drawn(replace(small, normal=(("conv_5x5", 0), ("conv_1x1", 1))), 1)[0] == {32}
+    wide = [g for s in range(200) if (g := resample_width(np.random.default_rng(s), small, 1)).channels > 64]
+    assert {g.fc_dim for g in wide} == set(HIDDEN[:4])
+
+
+def test_axes_that_allow_nothing_and_unknown_splits_are_named():
+    with pytest.raises(GenotypeError, match="widen the axes"):
+        sample(np.random.default_rng(0), Axes(limit=10, cells=(4, 4)))
+    with pytest.raises(GenotypeError, match="no split 'tset'; there are train, val, test"):
+        draw("tset", 0)
