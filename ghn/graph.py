@@ -75,9 +75,10 @@ class ArchGraph:
     uncovered: tuple[Uncovered, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        ops = np.ascontiguousarray(self.ops, dtype=np.uint8)
-        edges = np.ascontiguousarray(self.edges, dtype=np.int32).reshape(-1, 2)
-        shapes = np.ascontiguousarray(self.shapes, dtype=np.int32).reshape(-1, 4)
+        # Copies: the caller's arrays stay writable, and writing to them does not reach the graph.
+        ops = np.array(self.ops, dtype=np.uint8, order="C")
+        edges = np.array(self.edges, dtype=np.int32, order="C").reshape(-1, 2)
+        shapes = np.array(self.shapes, dtype=np.int32, order="C").reshape(-1, 4)
         edges = np.unique(edges, axis=0) if len(edges) else edges
         names = tuple(self.names) or tuple(Primitive(o).label for o in ops)
         for array in (ops, edges, shapes):
@@ -108,6 +109,9 @@ class ArchGraph:
         for slot in self.slots:
             if not 0 <= slot.node < n:
                 raise GraphError(f"parameter {slot.fqn!r} is on node {slot.node} of a graph of {n} nodes")
+        for node in self.outputs:
+            if not 0 <= node < n:
+                raise GraphError(f"output {node} is no node of a graph of {n} nodes")
         names = [s.fqn for s in self.slots]
         if len(set(names)) != len(names):
             twice = next(x for x in names if names.count(x) > 1)
@@ -156,6 +160,7 @@ class ArchGraph:
         for v, preds in enumerate(self.predecessors):
             if preds:
                 level[v] = 1 + max(level[u] for u in preds)
+        level.setflags(write=False)
         return level
 
     @property
@@ -203,6 +208,8 @@ class ArchGraph:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ArchGraph":
         """The graph that `to_dict` wrote. Raises GraphError on another format or missing fields."""
+        if not isinstance(data, Mapping):
+            raise GraphError(f"not a graph: a {type(data).__name__} in place of a record")
         if data.get("format") != FORMAT:
             raise GraphError(f"graph format {data.get('format')!r} is not the {FORMAT} that this version reads")
         try:
@@ -220,7 +227,9 @@ class ArchGraph:
                     Uncovered(u["fqn"], tuple(u["shape"]), u["reason"], u["used"]) for u in data["uncovered"]
                 ),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except GraphError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise GraphError(f"not a graph: {type(error).__name__} {error}") from error
 
     def to_json(self) -> str:
@@ -228,7 +237,12 @@ class ArchGraph:
 
     @classmethod
     def from_json(cls, text: str) -> "ArchGraph":
-        return cls.from_dict(json.loads(text))
+        """The graph that `to_json` wrote. Raises GraphError on anything else."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise GraphError(f"not a graph: {error}") from error
+        return cls.from_dict(data)
 
 
 def encoder_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
