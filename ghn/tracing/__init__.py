@@ -1,0 +1,84 @@
+"""nn.Module -> ArchGraph: record what runs (`capture`), lift it by the table (`rules`, `lift`), rewrite (`passes`)."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ghn.errors import TraceError
+from ghn.graph import ArchGraph
+from ghn.tracing.capture import Attempt, Recording, attempts, record
+from ghn.tracing.coverage import finish, reasons
+from ghn.tracing.inputs import Call, candidates
+from ghn.tracing.lift import Param, lift
+from ghn.tracing.passes import PASSES, prune
+from ghn.tracing.rules import Kind, Rule, register
+
+__all__ = ["Kind", "Rule", "register", "trace"]
+
+
+def trace(model: nn.Module, example_input: Any = None, image_size: int | None = None) -> ArchGraph:
+    """The graph of what `model` computes in evaluation; nothing is computed where the module allows it.
+
+    example_input: a tensor, or a tuple of positional or a dict of keyword arguments; by default images of image_size
+    (`inputs.candidates` says which sizes are tried without one). Parameters that evaluation does not use, such as
+    auxiliary heads, are looked for in training mode. The module is as before afterwards, its random state too.
+    Raises TraceError for parameters that are not real floating point numbers, and where the module cannot be run.
+    """
+    params = _parameters(model)
+    recording, attempt = _recorded(model, candidates(model, example_input, image_size), attempts(), training=False)
+    graph = _graph(recording, params)
+    if recording.orphans or any(not u.used for u in graph.uncovered):
+        graph = _in_training(model, candidates(model, example_input, image_size), attempt, params, graph)
+    return graph
+
+
+def _parameters(model: nn.Module) -> list[Param]:
+    names: dict[int, list[str]] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        if is_lazy(p):
+            raise TraceError(f"parameter {name!r} has no shape yet; run {type(model).__name__} once on an input first")
+        if not p.is_floating_point():
+            raise TraceError(f"parameter {name!r} is {p.dtype}; only floating point parameters can be predicted")
+        names.setdefault(id(p), []).append(name)
+    return [Param(tuple(names[id(p)]), tuple(p.shape), p.numel()) for p in model.parameters()]
+
+
+def _recorded(
+    model: nn.Module, inputs: Iterable[Call], ways: Iterator[Attempt], training: bool
+) -> tuple[Recording, Attempt]:
+    """The first way and input that work. Raises the error of the first input, the most likely one, in the last way."""
+    inputs = list(inputs)
+    failures: list[TraceError] = []
+    for way in ways:
+        failures.clear()
+        for args, kwargs in inputs:
+            try:
+                return record(model, args, kwargs, training, way), way
+            except TraceError as error:
+                failures.append(error)
+    raise failures[0]
+
+
+def _graph(recording: Recording, params: list[Param]) -> ArchGraph:
+    draft = lift(recording, params)
+    if not draft.outputs:
+        raise TraceError("the outputs do not depend on the input: return a tensor computed from it")
+    prune(draft, params)
+    why = reasons(recording, draft)
+    for rewrite in PASSES:
+        rewrite(draft, params)
+    return finish(draft, params, why)
+
+
+def _in_training(
+    model: nn.Module, inputs: Iterable[Call], way: Attempt, params: list[Param], graph: ArchGraph
+) -> ArchGraph:
+    """The graph in training mode if it covers more parameters, else the given one."""
+    try:
+        recording, _ = _recorded(model, inputs, iter([way]), training=True)
+        other = _graph(recording, params)
+    except TraceError:
+        return graph  # a network that cannot be trained as it is may still be right in evaluation
+    return other if len(other.slots) > len(graph.slots) else graph

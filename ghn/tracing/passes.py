@@ -1,0 +1,173 @@
+"""Draft -> canonical form: an ordered list of small rewrites, each with one sentence that it makes true.
+
+Source of the intended result: Knyazev et al. 2021, appendix A, and the graphs that the published checkpoints saw.
+"""
+
+from collections.abc import Callable, Sequence
+
+from ghn.primitives import Primitive, Role
+from ghn.tracing.draft import INPUT, Draft, Node
+from ghn.tracing.lift import Param
+from ghn.tracing.rules import Kind
+
+_ARITHMETIC = (Kind.SUM, Kind.PRODUCT, Kind.JOIN)  # what may stand between q k and its softmax: scales, biases, masks
+
+
+def prune(draft: Draft, params: Sequence[Param]) -> None:
+    """Every node leads to an output."""
+    alive = draft.ancestors(draft.outputs) | {INPUT}
+    for x in [x for x in draft.nodes if x not in alive]:
+        draft.remove(x)
+
+
+def attention(draft: Draft, params: Sequence[Param]) -> None:
+    """The softmax of a product of data is an msa node, fed by q, k and v; the product with v is gone."""
+    for x, node in list(draft.nodes.items()):
+        if node.kind is not Kind.SOFTMAX:
+            continue
+        between = _walk(draft, node.preds, lambda n: n.preds)
+        if not any(draft.nodes[b].kind is Kind.MATMUL for b in between):
+            continue
+        node.op, node.kind = Primitive.MSA, Kind.ATTENTION
+        for b in between:
+            draft.nodes[b].operands = [o for o in draft.nodes[b].operands if o != {INPUT}]  # a mask
+            draft.consumers[INPUT].discard(b)
+            if draft.nodes[b].kind is not Kind.SUM or len(draft.nodes[b].operands) < 2:
+                draft.nodes[b].kind = Kind.JOIN  # so that no bias in here passes for a position encoding
+        _join_values(draft, x)
+
+
+def _walk(draft: Draft, starts: set[int], follow: Callable[[Node], set[int]]) -> list[int]:
+    """Nodes reached through arithmetic up to the first products of data, which are included."""
+    found: list[int] = []
+    todo = list(starts)
+    while todo:
+        x = todo.pop()
+        node = draft.nodes[x]
+        if x in found or node.op is not None or node.kind not in (*_ARITHMETIC, Kind.MATMUL):
+            continue
+        found.append(x)
+        if node.kind is not Kind.MATMUL:
+            todo.extend(follow(node))
+    return found
+
+
+def _join_values(draft: Draft, x: int) -> None:
+    """Feeds v to the attention node x: what the next product multiplies it with."""
+    todo = list(draft.consumers[x])
+    while todo:
+        c = todo.pop()
+        node = draft.nodes.get(c)
+        if node is None or node.op is not None:
+            continue
+        values = [o for o in node.operands if x not in draft.ancestors(o)]
+        if node.kind in (Kind.MATMUL, Kind.PRODUCT) and values:
+            for v in set().union(*values):
+                draft.connect(v, x)
+            draft.redirect(c, x)
+        elif node.kind in _ARITHMETIC and not values:
+            todo.extend(draft.consumers[c])
+
+
+def positions(draft: Draft, params: Sequence[Param]) -> None:
+    """A parameter shaped like a map or a sequence of features and added to features is a pos_enc node and a sum."""
+    for node in list(draft.nodes.values()):
+        if node.kind is not Kind.SUM:
+            continue
+        for p, role in [s for s in node.slots if s[1] is Role.OFFSET and _is_position(params[s[0]].shape)]:
+            node.slots.remove((p, role))
+            source = draft.add_source(Node(Kind.TABLE, Primitive.POS_ENC, [], params[p].fqn, _shape(params[p])))
+            draft.nodes[source].slots = [(p, Role.POSITION)]
+            x = next(k for k, n in draft.nodes.items() if n is node)
+            draft.connect(source, x)
+
+
+def _shape(param: Param) -> tuple[int, int, int, int]:
+    from ghn.graph import encoder_shape
+
+    return encoder_shape(param.shape)
+
+
+def _is_position(shape: tuple[int, ...]) -> bool:
+    return (
+        (len(shape) == 2 and min(shape) > 1)
+        or (len(shape) == 3 and shape[0] == 1 and min(shape[1:]) > 1)
+        or (len(shape) == 4 and shape[0] == 1 and min(shape[2:]) > 1)
+    )
+
+
+def transparent(draft: Draft, params: Sequence[Param]) -> None:
+    """No node is left of products of data, softmaxes and other functions that are no primitives."""
+    for x, node in list(draft.nodes.items()):
+        alone = node.kind is Kind.PRODUCT and len(node.operands) < 2
+        if node.op is None and (alone or node.kind in (Kind.JOIN, Kind.MATMUL, Kind.SOFTMAX)):
+            draft.dissolve(x)
+
+
+def meetings(draft: Draft, params: Sequence[Param]) -> None:
+    """A sum or concat node stands exactly where two or more different nodes meet."""
+    kept = {Kind.SUM: Primitive.SUM, Kind.CONCAT: Primitive.CONCAT}
+    for x, node in list(draft.nodes.items()):
+        if node.kind in kept:
+            node.op = kept[node.kind]
+            if len(node.preds) < 2:
+                draft.dissolve(x)
+
+
+def squeeze_excite(draft: Draft, params: Sequence[Param]) -> None:
+    """The product of features with a gate made from their global average is a cse node; no other product is left."""
+    for x, node in list(draft.nodes.items()):
+        if node.kind is not Kind.PRODUCT or node.op is not None:
+            continue
+        squeezes = _squeezes(draft, node)
+        if not squeezes:
+            draft.dissolve(x)
+            continue
+        node.op = Primitive.CSE
+        on_path = draft.ancestors(node.preds)
+        for s in squeezes:
+            if draft.consumers[s] <= on_path:
+                draft.dissolve(s)
+
+
+def _squeezes(draft: Draft, node: Node) -> list[int]:
+    """The global averages of one factor that the other factor is computed from."""
+    if len(node.operands) != 2 or node.operands[0] == node.operands[1]:
+        return []
+    for features, gate in (node.operands, node.operands[::-1]):
+        averages = [g for g in _averages(draft, features) if g in draft.ancestors(gate)]
+        if averages:
+            return averages
+    return []
+
+
+def _averages(draft: Draft, features: set[int]) -> list[int]:
+    after = draft.consumers[min(features)] if features else set()
+    return [g for g in after if draft.nodes[g].op is Primitive.GLOB_AVG and draft.nodes[g].preds == features]
+
+
+def classifier(draft: Draft, params: Sequence[Param]) -> None:
+    """The layer whose result leaves the network, through nothing but pools, has the classifier's roles."""
+    for x in draft.outputs:
+        while draft.nodes[x].kind is Kind.POOL and len(draft.nodes[x].preds) == 1:
+            (x,) = draft.nodes[x].preds
+        node = draft.nodes[x]
+        biased = node.op is Primitive.BIAS and len(node.preds) == 1
+        weight = draft.nodes[min(node.preds)] if biased else node
+        if weight.classifies:
+            weight.slots = [(p, _CLASSIFIER.get(r, r)) for p, r in weight.slots]
+            node.slots = [(p, _CLASSIFIER.get(r, r)) for p, r in node.slots]
+
+
+_CLASSIFIER = {Role.WEIGHT: Role.CLASSIFIER_WEIGHT, Role.BIAS: Role.CLASSIFIER_BIAS}
+
+PASSES: tuple[Callable[[Draft, Sequence[Param]], None], ...] = (
+    prune,
+    attention,
+    positions,
+    transparent,
+    meetings,
+    squeeze_excite,
+    meetings,
+    classifier,
+)
