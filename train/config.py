@@ -46,7 +46,8 @@ class Recipe:
     ghn: fields of GHNConfig that differ from its defaults. unit_variance: decoders start rescaled to
     kernels of unit variance (ghn.model.unit_variance). corpus: networks per stage's pool.
     warmup: steps of linear growth of the learning rate. milestones: fractions of the run after which it drops to a
-    tenth; without any, it falls as a cosine to lr * lr_floor. clip: largest gradient norm.
+    tenth; without any, it falls as a cosine to lr * lr_floor. clip: largest gradient norm. clip_network: largest norm
+    of one network's gradient with respect to its weights.
     ema: decay of the averaged weights, which are the ones evaluated and shipped. bf16: networks run in autocast.
     node_budget: nodes in one forward of the GHN; a larger meta-batch is run in parts, nothing is left out.
     shared_images: all networks of a meta-batch see the same images.
@@ -67,6 +68,7 @@ class Recipe:
     milestones: tuple[float, ...] = ()
     lr_floor: float = 0.0
     clip: float = 5.0
+    clip_network: float | None = None
     label_smoothing: float = 0.0
     ema: float = 0.999
     bf16: bool = False
@@ -136,6 +138,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "int | None": (int, type(None)),
     "float": (int, float),
+    "float | None": (int, float, type(None)),
     "bool": (bool,),
     "str": (str,),
 }

@@ -2,8 +2,11 @@
 
 import csv
 import io
+import math
 import os
+import statistics
 import sys
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -34,6 +37,7 @@ class Row:
     val_accuracy: float | None = None
 
 
+WINDOW = 50  # steps that a shown value is taken over
 COLUMNS = tuple(f.name for f in fields(Row))
 
 
@@ -68,26 +72,30 @@ class CSVLog:
 
 
 class Progress:
-    """A line on the terminal: step, loss, accuracy, networks per second, skipped, time left."""
+    """A line on the terminal: step, median loss, mean accuracy, networks per second, skipped, time left."""
 
     def __init__(self, step: int, steps: int) -> None:
         from tqdm import tqdm
 
         self._bar = tqdm(initial=step, total=steps, unit="step", dynamic_ncols=True, file=sys.stderr, mininterval=1.0)
-        self._loss = self._accuracy = self._val = float("nan")
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._accuracies: deque[float] = deque(maxlen=WINDOW)
+        self._val = float("nan")
         self._first: Row | None = None
         self._networks = 0
 
     def write(self, row: Row) -> None:
-        self._loss, self._accuracy = _smooth(self._loss, row.loss), _smooth(self._accuracy, row.accuracy)
+        if row.networks:
+            self._losses.append(row.loss)
+            self._accuracies.append(row.accuracy)
         self._val = self._val if row.val_accuracy is None else row.val_accuracy
         self._first = self._first or row
         self._networks += row.networks
         elapsed = row.seconds - self._first.seconds
         self._bar.set_postfix(
             {
-                "loss": f"{self._loss:.3f}",
-                "acc": f"{self._accuracy:.1%}",
+                "loss": f"{statistics.median(self._losses or [math.nan]):.3f}",
+                "acc": f"{statistics.fmean(self._accuracies or [math.nan]):.1%}",
                 "val": f"{self._val:.1%}",
                 "nets/s": f"{self._networks / elapsed:.1f}" if elapsed > 0 else "-",
                 "skipped": f"{row.skipped} nets, {row.skipped_steps} steps",
@@ -149,7 +157,7 @@ def draw_curves(log: Path, picture: Path) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    rows = read_rows(log)
+    rows = [row for row in read_rows(log) if int(row["networks"])]
     step = [int(row["step"]) for row in rows]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -166,17 +174,8 @@ def draw_curves(log: Path, picture: Path) -> bool:
 
 
 def _running(values: list[float]) -> list[float]:
-    out: list[float] = []
-    for value in values:
-        out.append(_smooth(out[-1] if out else float("nan"), value))
-    return out
-
-
-def _smooth(mean: float, value: float) -> float:
-    """Running mean that passes over steps without a value."""
-    if value != value:
-        return mean
-    return value if mean != mean else 0.98 * mean + 0.02 * value
+    """Median of each value and up to WINDOW - 1 before it: one exploding network must not hide all others."""
+    return [statistics.median(values[max(0, i + 1 - WINDOW) : i + 1]) for i in range(len(values))]
 
 
 def _short(value: float | None) -> str:

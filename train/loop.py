@@ -140,7 +140,12 @@ class Trainer:
         jobs = self._jobs()
         with _seeded(recipe.seed, counts.step, DROPOUT):
             result = meta_gradient(
-                self.ghn, jobs, budget=recipe.node_budget, smoothing=recipe.label_smoothing, bf16=recipe.bf16
+                self.ghn,
+                jobs,
+                budget=recipe.node_budget,
+                smoothing=recipe.label_smoothing,
+                bf16=recipe.bf16,
+                clip_network=recipe.clip_network,
             )
         norm = nn.utils.clip_grad_norm_(self.ghn.parameters(), recipe.clip).item()
         if result.networks and math.isfinite(norm):

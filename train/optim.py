@@ -49,5 +49,5 @@ def restore_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer, tensor
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         moment, _, name = key.partition(".")
-        state.setdefault(index[name], {})[moment] = value
+        state.setdefault(index[name], {})[moment] = value.clone()  # load_state_dict may keep it
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -48,15 +48,25 @@ class MetaStep:
 
 
 def meta_gradient(
-    ghn: GHN, jobs: Sequence[Job], *, budget: int, smoothing: float = 0.0, bf16: bool = False
+    ghn: GHN,
+    jobs: Sequence[Job],
+    *,
+    budget: int,
+    smoothing: float = 0.0,
+    bf16: bool = False,
+    clip_network: float | None = None,
 ) -> MetaStep:
-    """Leaves in the GHN's `.grad` the gradient of the mean cross-entropy over the networks with finite results."""
+    """Leaves in the GHN's `.grad` the gradient of the mean cross-entropy over the networks with finite results.
+
+    clip_network: largest norm of one network's gradient with respect to its weights; longer ones are shortened, so
+    that a single exploding network does not decide the step.
+    """
     ghn.zero_grad(set_to_none=True)
     trials: list[Trial] = []
     for part in chunks([job.graph for job in jobs], budget):
         here = jobs[part]
         predicted = ghn(ghn.collate([job.graph for job in here]))
-        results = [try_network(job, w, smoothing, bf16) for job, w in zip(here, predicted, strict=True)]
+        results = [try_network(job, w, smoothing, bf16, clip_network) for job, w in zip(here, predicted, strict=True)]
         _backward(predicted, results)
         trials += results
     counted = [(job, trial) for job, trial in zip(jobs, trials, strict=True) if trial.gradients is not None]
@@ -72,7 +82,9 @@ def meta_gradient(
     )
 
 
-def try_network(job: Job, weights: Mapping[str, Tensor], smoothing: float, bf16: bool) -> Trial:
+def try_network(
+    job: Job, weights: Mapping[str, Tensor], smoothing: float, bf16: bool, clip: float | None = None
+) -> Trial:
     """Loss of one network with the predicted weights and its gradient with respect to each of them, in their order."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -82,8 +94,13 @@ def try_network(job: Job, weights: Mapping[str, Tensor], smoothing: float, bf16:
     if not torch.isfinite(loss):
         return Trial(float("nan"), 0, None)
     gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    norm = nn.utils.get_total_norm([g for g in gradients if g is not None])
-    return Trial(loss.item(), correct, gradients if torch.isfinite(norm) else None)
+    present = [g for g in gradients if g is not None]
+    norm = nn.utils.get_total_norm(present)
+    if not torch.isfinite(norm):
+        return Trial(float("nan"), 0, None)
+    if clip is not None and norm > clip:
+        torch._foreach_mul_(present, clip / norm)
+    return Trial(loss.item(), correct, gradients)
 
 
 def _backward(predicted: Sequence[Mapping[str, Tensor]], trials: Sequence[Trial]) -> None:
