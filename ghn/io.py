@@ -1,7 +1,8 @@
 """Checkpoints: our own folder (safetensors + JSON), and the peers' files, read without unpickling code.
 
 A checkpoint folder holds `model.safetensors`, `config.json` (format, GHN config, image size, classes, sha256 of
-the tensors, card) and, for people, `README.md`.
+the tensors, card) and, for people, `README.md`. While it is being replaced, and after a crash in that moment,
+`model.next.safetensors` stands beside them: the tensors are those of the file with the checksum in the config.
 """
 
 import hashlib
@@ -23,7 +24,10 @@ from ghn.model import GHN, GHNConfig
 
 FORMAT = 1
 TENSORS, CONFIG = "model.safetensors", "config.json"
+NEXT = "model.next.safetensors"
 ENV = "GHN_CHECKPOINTS"
+# What building and filling a GHN raises on a config or tensors that do not fit.
+_UNFIT = (SafetensorError, RuntimeError, AttributeError, KeyError, IndexError, TypeError, ValueError, ArithmeticError)
 
 
 def folders() -> list[Path]:
@@ -69,8 +73,7 @@ def save(
     classes: Sequence[str],
     card: Mapping[str, Any],
 ) -> None:
-    """Writes a checkpoint folder. Each file appears whole or not at all; the config, which vouches for the
-    tensors by their checksum, comes last."""
+    """Writes a checkpoint folder, or replaces the one there; a crash at any moment leaves the old or the new one."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = save_tensors({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
@@ -82,8 +85,9 @@ def save(
         "sha256": hashlib.sha256(tensors).hexdigest(),
         "card": dict(card),
     }
-    write_atomic(folder / TENSORS, tensors)
-    write_atomic(folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
+    write_atomic(folder / NEXT, tensors)
+    write_atomic(folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())  # from here on the new one holds
+    os.replace(folder / NEXT, folder / TENSORS)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -102,26 +106,38 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def _load_folder(folder: Path) -> Hypernet:
-    config = _read_config(folder / CONFIG)
-    try:
-        content = (folder / TENSORS).read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{folder / TENSORS} cannot be read: {error.strerror}") from error
-    if hashlib.sha256(content).hexdigest() != config["sha256"]:
-        raise CheckpointError(
-            f"{folder / TENSORS} ({len(content):,} bytes) is damaged or cut short: its checksum is not the one in "
-            f"{CONFIG}; fetch the checkpoint again"
-        )
+    config = read_config(folder / CONFIG)
+    content = _read_tensors(folder, config["sha256"])
     try:
         model = GHN(GHNConfig.from_dict(config["ghn"]))
         model.load_state_dict(load_tensors(content))
         return Hypernet(model, config["card"], int(config["image_size"]), tuple(config["classes"]))
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder} does not hold the GHN that its {CONFIG} describes: {reason}") from error
+    except _UNFIT as error:
+        raise CheckpointError(
+            f"{folder} does not hold the GHN that its {CONFIG} describes: {_reason(error)}"
+        ) from error
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_tensors(folder: Path, sha256: str) -> bytes:
+    """The tensors file with this checksum."""
+    content = b""
+    for path in (folder / NEXT, folder / TENSORS):
+        if path.name == NEXT and not path.exists():
+            continue
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() == sha256:
+            return content
+    raise CheckpointError(
+        f"{folder / TENSORS} ({len(content):,} bytes) is damaged or cut short: its checksum is not the one in "
+        f"{CONFIG}; fetch the checkpoint again"
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The record in a checkpoint's config.json. Raises CheckpointError: missing, damaged, or of another version."""
     try:
         config = json.loads(path.read_text())
     except OSError as error:
@@ -150,21 +166,34 @@ def load_ppuda(path: str | Path) -> GHN:
         data = torch.load(path, map_location="cpu", weights_only=True)
         config, state = data["config"], data["state_dict"]
     except Exception as error:  # torch.load raises a dozen types on damaged files
-        raise CheckpointError(f"{path} is not a ppuda checkpoint: {' '.join(str(error).split())[:200]}") from error
+        raise CheckpointError(f"{path} is not a ppuda checkpoint: {_reason(error)}") from error
+    if not isinstance(config, dict) or not isinstance(state, dict):
+        raise CheckpointError(f"{path} is not a ppuda checkpoint: its config and state_dict are no dicts")
     if config.get("hypernet") != "gatedgnn" or config.get("decoder") != "conv":
         raise CheckpointError(
             f"{path} holds a {config.get('hypernet')!r} GHN with decoder {config.get('decoder')!r}; "
             "'gatedgnn' with 'conv' (GHN-1, GHN-2) can be read"
         )
-    model = GHN(
-        GHNConfig(
-            num_classes=config["num_classes"],
-            hid=config["hid"],
-            max_shape=tuple(config["max_shape"]),
-            cutoff=50 if config["ve"] else 1,
-            weight_norm=config["weight_norm"],
-            layernorm=config["layernorm"],
-        )
-    )
-    model.load_state_dict(state)
+    try:
+        model = GHN(_ppuda_config(config))
+        model.load_state_dict(state)
+    except _UNFIT as error:
+        raise CheckpointError(f"{path} does not hold the GHN that its config describes: {_reason(error)}") from error
     return model.eval()
+
+
+def _ppuda_config(config: Mapping[str, Any]) -> GHNConfig:
+    return GHNConfig(
+        num_classes=config["num_classes"],
+        hid=config["hid"],
+        max_shape=tuple(config["max_shape"]),
+        cutoff=50 if config["ve"] else 1,
+        weight_norm=config["weight_norm"],
+        layernorm=config["layernorm"],
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The error's message in one line, with its type where the message alone says little."""
+    text = " ".join(str(error).split())[:200]
+    return f"no {text}" if isinstance(error, KeyError) else text

@@ -120,8 +120,8 @@ def test_other_text_is_no_graph(text: str) -> None:
 def set_at(*path: str | int, value: object) -> Callable[[dict], None]:
     def change(data: dict) -> None:
         for step in path[:-1]:
-            data = data[step]  # ty: ignore
-        data[path[-1]] = value  # ty: ignore
+            data = data[step]
+        data[path[-1]] = value
 
     return change
 
