@@ -14,13 +14,13 @@ WIDTHS = tuple(range(32, 129, 16))
 HIDDEN = tuple(range(64, 513, 64))
 LARGE_KERNELS = frozenset({"conv_5x5", "conv_7x7"})
 CONCENTRATION = 1e-3  # of the random scores of operations: nearly uniform
-MAX_DRAWS = 10_000  # one in a few is kept; axes that keep none are a mistake
+MAX_DRAWS = 1_000  # one in a few is kept; axes that keep none are a mistake
 
 
 def sample(rng: np.random.Generator, axes: Axes) -> Genotype:
     """One genotype within the axes, rejected and drawn anew until it makes a network.
 
-    Raises GenotypeError where 10,000 draws gave none.
+    Raises GenotypeError where 1,000 draws gave none.
     """
     for _ in range(MAX_DRAWS):
         genotype = _candidate(rng, axes)

@@ -15,6 +15,20 @@ from deepnets_gen.ops import FactorizedReduce, SqueezeExcite, Transformer, make_
 CONV = Genotype((("conv_3x3", 0), ("conv_1x1", 1)), (("max_pool_3x3", 0), ("skip_connect", 1)), (2,), (2,), 4)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small convolutions on a shared machine: a second thread costs up to twenty times what it saves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def narrow(split: str, index: int) -> Genotype:
+    """A network of this split, thin enough to run in milliseconds."""
+    return replace(draw(split, index), channels=8)
+
+
 def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
@@ -52,33 +66,33 @@ def test_names_and_shapes_are_those_of_the_reference(net):
 
 @pytest.mark.parametrize("split", list(SPLITS))
 def test_networks_of_every_split_run_at_three_sizes(split):
-    for i in range(9):
+    torch.manual_seed(0)
+    for i in range(30):
         side = (16, 24, 32)[i % 3]
-        genotype = draw(split, i)
-        model = build(genotype, 10, side, "meta")
+        genotype = narrow(split, i)
+        model = build(genotype, 10, side)
         assert model.expected_input_sz == side
-        assert model(torch.empty(2, 3, side, side, device="meta")).shape == (2, 10)
+        logits = model(torch.randn(2, 3, side, side))
+        assert logits.shape == (2, 10)
+        assert logits.isfinite().all()
         assert count(model) == num_params(genotype, 10, side)
 
 
 @pytest.mark.parametrize("side", [5, 17, 28, 33, 64, 96, 128, 224])
 def test_layout_agrees_with_the_module_at_unusual_sizes(side):
     for i in range(6):
-        genotype = replace(draw("train", i), glob_avg=False)
-        model = build(genotype, 7, side, "meta")
-        assert model(torch.empty(2, 3, side, side, device="meta")).shape == (2, 7)
+        genotype = replace(narrow("train", i), glob_avg=False)
+        model = build(genotype, 7, side)
+        assert model(torch.randn(2, 3, side, side)).shape == (2, 7)
         assert count(model) == num_params(genotype, 7, side)
 
 
 @pytest.mark.parametrize("split", ["train", "bnfree", "dense"])
-def test_every_parameter_influences_the_output(split):
-    torch.manual_seed(0)
+def test_every_parameter_reaches_the_output(split):
     for i in range(10):
-        genotype = replace(draw(split, i), channels=8)
-        model = build(genotype, image_size=16)
-        model(torch.randn(4, 3, 16, 16)).square().sum().backward()
-        missing = [name for name, p in model.named_parameters() if p.grad is None]
-        assert missing == []
+        model = build(narrow(split, i), image_size=16)
+        model(torch.randn(2, 3, 16, 16)).sum().backward()
+        assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 def test_batch_statistics_do_not_depend_on_the_mode_and_leave_no_buffers():
@@ -93,7 +107,7 @@ def test_batch_statistics_do_not_depend_on_the_mode_and_leave_no_buffers():
 def test_memory_format_and_functional_call_do_not_change_the_output():
     torch.manual_seed(0)
     for i in range(6):
-        genotype = replace(draw("train", i), channels=8)
+        genotype = narrow("train", i)
         model, x = build(genotype, image_size=16).eval(), torch.randn(4, 3, 16, 16)
         expected = model(x)
         weights = dict(model.named_parameters())
