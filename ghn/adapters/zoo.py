@@ -1,0 +1,297 @@
+"""Networks by name: from torchvision, timm, transformers, registered zoos, or a function of the user's own.
+
+The only file that imports the first three. Networks for prediction are built on the meta device: only shapes matter.
+"""
+
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from ghn._compat import import_torchvision
+from ghn.adapters import MissingExtraError
+from ghn.errors import GHNError, ModelError
+from ghn.stem import SMALL, adjust_stem, has_rule
+
+GROUP = "ghn.models"  # entry points: prefix -> callable(rest, num_classes, image_size, device)
+PIP = {
+    "torchvision": "pip install 'ghn-predict[models]'",
+    "timm": "pip install timm 'torch==2.13.*' 'torchvision==0.28.*'",
+    "transformers": "pip install transformers 'torch==2.13.*'",
+}
+Build = Callable[[], nn.Module]
+
+
+def resolve(name: str, num_classes: int, image_size: int, device: str = "meta") -> nn.Module:
+    """The network of this name, for images of this side, with its own initialisation where the device holds numbers.
+
+    name: 'torchvision/NAME', 'timm/NAME', 'transformers/TYPE', 'PREFIX/...' of an entry point in `ghn.models`, a bare
+    NAME (looked for in torchvision, then timm), or 'package.module:factory', whose function is called with those of
+    `num_classes` and `image_size` that it accepts. Stems made for 224 pixels are adjusted for small images, except
+    in what a factory or an entry point returns. device: 'meta' or 'cpu'; networks that cannot be built on meta come
+    with their buffers, or wholly, on the CPU. Raises ModelError where nothing has that name or building it
+    fails, MissingExtraError where the library is not installed.
+    """
+    model, named = _find(name, num_classes, image_size, device)
+    if named and image_size <= SMALL and has_rule(model):
+        with _told(f"{name} cannot be fitted to {image_size} pixels"):
+            adjust_stem(model, image_size)
+    model.expected_input_sz = image_size  # what the tracer goes by  # ty: ignore[unresolved-attribute]
+    return model
+
+
+def example_input(model: nn.Module) -> Any:
+    """What to trace this network with where an image does not do: token ids for text networks; None otherwise."""
+    if getattr(model, "main_input_name", None) != "input_ids":
+        return None
+    return {"input_ids": torch.zeros(1, 8, dtype=torch.long)}
+
+
+def _find(name: str, num_classes: int, image_size: int, device: str) -> tuple[nn.Module, bool]:
+    """The network, and whether it is a published one, whose stem may be adjusted."""
+    if ":" in name:
+        return _from_factory(name, num_classes, image_size, device), False
+    prefix, _, rest = name.partition("/")
+    if not rest:
+        prefix, rest = _owner(name), name
+    if prefix in _PUBLISHED:
+        _require(prefix, name)
+        build = _PUBLISHED[prefix](rest, num_classes, image_size)
+        return _built(name, build, num_classes, image_size, device), True
+    for entry in _registered():
+        if entry.name == prefix:
+            with _told(f"{name} cannot be built for {num_classes} classes and {image_size} pixels"):
+                return entry.load()(rest, num_classes, image_size, device), False
+    raise ModelError(f"no model {name!r}: {prefix!r} is none of {', '.join([*_PUBLISHED, *_prefixes()])}")
+
+
+def _owner(name: str) -> str:
+    """The library that knows this bare name, torchvision first."""
+    for library in ("torchvision", "timm"):
+        if _installed(library) and name in _names(library):
+            return library
+    raise _unknown(name, ("torchvision", "timm"))
+
+
+def _unknown(name: str, libraries: tuple[str, ...]) -> ModelError:
+    known = [n for library in libraries if _installed(library) for n in _names(library)]
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    hint = f"; similar: {', '.join(near)}" if near else ""
+    absent = [f"{x} is not installed ({PIP[x]})" for x in libraries if not _installed(x)]
+    forms = "" if near else "; your own network is given as 'package.module:factory'"
+    return ModelError(f"no model {name!r}{hint}{forms}" + "".join(f"; {a}" for a in absent))
+
+
+def _torchvision(name: str, num_classes: int, image_size: int) -> Build:
+    models = import_torchvision().models
+    if name not in _names("torchvision"):
+        raise _unknown(name, ("torchvision",))
+    options: dict[str, Any] = {"num_classes": num_classes}
+    if name.startswith("vit_"):
+        options["image_size"] = image_size
+    elif name.startswith("maxvit"):
+        options["input_size"] = (image_size, image_size)
+    elif name in ("googlenet", "inception_v3"):
+        options["init_weights"] = False  # theirs draws from scipy for a minute
+    return lambda: models.get_model(name, weights=None, **options)
+
+
+def _timm(name: str, num_classes: int, image_size: int) -> Build:
+    import_torchvision()  # timm imports it too, and that fails on a CPU build of torch
+    timm = importlib.import_module("timm")
+    if name.split(".")[0] not in _names("timm"):
+        raise _unknown(name, ("timm",))
+
+    def build() -> nn.Module:
+        try:
+            return timm.create_model(name, num_classes=num_classes, img_size=image_size)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+        return timm.create_model(name, num_classes=num_classes)
+
+    return build
+
+
+def _transformers(name: str, num_classes: int, image_size: int) -> Build:
+    if _installed("torchvision"):
+        import_torchvision()
+    library = importlib.import_module("transformers")
+    known = importlib.import_module("transformers.models.auto.modeling_auto")
+    try:
+        config = library.AutoConfig.for_model(name)
+    except (ValueError, KeyError) as error:
+        raise _unknown(name, ("transformers",)) from error
+    config.num_labels = num_classes
+    if hasattr(config, "image_size"):
+        config.image_size = image_size
+    for task, mapping in (
+        ("ImageClassification", known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING),
+        ("SequenceClassification", known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING),
+        ("CausalLM", known.MODEL_FOR_CAUSAL_LM_MAPPING),
+    ):
+        if type(config) in mapping:
+            return lambda: getattr(library, f"AutoModelFor{task}").from_config(config)
+    return lambda: library.AutoModel.from_config(config)
+
+
+_PUBLISHED: dict[str, Callable[[str, int, int], Build]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "transformers": _transformers,
+}
+
+
+def _names(library: str) -> list[str]:
+    """Every network that this installed library offers."""
+    if _installed("torchvision"):
+        models = import_torchvision().models
+        if library == "torchvision":
+            return models.list_models(module=models)
+    if library == "timm":
+        return importlib.import_module("timm").list_models()
+    return sorted(importlib.import_module("transformers").CONFIG_MAPPING)
+
+
+def _installed(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None
+
+
+def _require(library: str, name: str) -> None:
+    if not _installed(library):
+        raise MissingExtraError(f"{name} needs {library}, which is not installed: {PIP[library]}")
+
+
+def _registered() -> list[EntryPoint]:
+    return sorted(entry_points(group=GROUP), key=lambda e: e.name)
+
+
+def _prefixes() -> list[str]:
+    return [e.name for e in _registered()]
+
+
+def _from_factory(name: str, num_classes: int, image_size: int, device: str) -> nn.Module:
+    with _current_directory():
+        factory = _load_factory(name)
+        accepted = _accepted(factory, {"num_classes": num_classes, "image_size": image_size})
+        return _built(name, lambda: factory(**accepted), num_classes, image_size, device)
+
+
+def _load_factory(name: str) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            found: Any = _mended(lambda: importlib.import_module(module_name))
+    except (Exception, SystemExit) as error:  # whatever the user's own file raises
+        raise ModelError(f"{name}: importing {module_name!r} failed: {_text(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ModelError(f"{name}: {module_name!r} has no {attribute!r}{_near(attribute, found)}")
+        found = getattr(found, part)
+    if isinstance(found, nn.Module):
+        return lambda: found
+    if not callable(found):
+        raise ModelError(f"{name} is a {type(found).__name__}; give a function that returns a torch.nn.Module")
+    return found
+
+
+def _near(attribute: str, module: ModuleType) -> str:
+    near = difflib.get_close_matches(attribute, [n for n in dir(module) if not n.startswith("_")], n=3)
+    return f"; similar: {', '.join(near)}" if near else ""
+
+
+def _accepted(factory: Callable[..., Any], options: dict[str, int]) -> dict[str, int]:
+    """Those of the options that the factory names among its parameters; all if it takes any keyword."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return {}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return options
+    by_name = {n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    return {k: v for k, v in options.items() if k in by_name}
+
+
+def _built(name: str, build: Build, num_classes: int, image_size: int, device: str) -> nn.Module:
+    """What the builder returns, with as little memory as it goes along with. The last attempt's error counts."""
+    attempts: list[AbstractContextManager[Any]] = [torch.device("cpu")]
+    if device == "meta":
+        attempts = [torch.device("meta"), _ParametersOnMeta(), *attempts]
+    for last, attempt in zip([False] * (len(attempts) - 1) + [True], attempts, strict=True):
+        try:
+            with attempt, contextlib.redirect_stdout(sys.stderr):
+                model = _mended(build)
+            break
+        except (Exception, SystemExit) as error:  # builders, and users' own above all, raise anything
+            if last:
+                context = f"{num_classes} classes and {image_size} pixels"
+                raise ModelError(f"{name} cannot be built for {context}: {_text(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{name} returned {_article(type(model).__name__)}; it must return a torch.nn.Module")
+    return model
+
+
+def _mended(call: Callable[[], Any]) -> Any:
+    """What the call returns; if it imports torchvision and that fails for want of our shim, what it returns with it."""
+    try:
+        return call()
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    import_torchvision()
+    return call()
+
+
+class _ParametersOnMeta(TorchFunctionMode):
+    """Within the block, what torch.empty makes (layers' parameters, before initialisation) holds no memory.
+
+    For constructors that compute with tensors, as torchvision's RegNets do, and so fail wholly on meta.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _current_directory() -> Iterator[None]:
+    """Within the block, modules in the current directory can be imported, first of all, as with `python -m`."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Errors of ours within the block, as a ModelError that begins with what was being done."""
+    try:
+        yield
+    except GHNError as error:
+        raise ModelError(f"{what}: {error}") from error
+
+
+def _text(error: BaseException) -> str:
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words[:300]}" if words else type(error).__name__
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

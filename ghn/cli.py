@@ -1,0 +1,309 @@
+"""The `ghn` command: argument parsing and words. Handlers import what they need, so that --help comes at once.
+
+Other packages add commands through entry points in the group `ghn.commands`: each is a function that is called with
+the subparsers, and sets `handler`, a function of the parsed arguments that returns an exit code.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import ghn
+from ghn.errors import CheckpointError, GHNError, ModelError, TraceError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ghn.hyper import Hypernet, Report
+
+GROUP = "ghn.commands"
+DEFAULT = "ghn2-cifar10"
+CLASSES, SIZE = 10, 32  # what `inspect` assumes: those of the default checkpoint
+
+DESCRIPTION = """\
+Predict every weight of a neural network in one forward pass of a graph hypernetwork (GHN-2), without training it.
+A network is turned into a graph of primitives; the GHN reads the graph and writes the weights, in a second on a CPU."""
+EXAMPLES = """\
+examples:
+  ghn inspect resnet50                                    the graph that the GHN reads
+  ghn predict resnet50 --out weights.safetensors          all its weights
+  ghn predict my_package.nets:make_net --num-classes 10   the same for a network of your own"""
+MODELS = """\
+MODEL is one of
+  resnet50, torchvision/resnet50      torchvision's classification networks
+  timm/NAME, transformers/TYPE        those of timm and transformers, where installed
+  deepnets/SPLIT/INDEX                a generated network, e.g. deepnets/test/0
+  package.module:factory              your function, which returns a torch.nn.Module; the current directory is
+                                      searched first; it gets num_classes and image_size if it accepts them
+At 64 pixels and below, the stems of known torchvision and timm architectures are adjusted: no early downsampling."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and whose help keeps its line breaks."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", partial(argparse.RawDescriptionHelpFormatter, max_help_position=28))
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see `{self.prog} --help`)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0, 2 where the input is at fault (one sentence on stderr), 130 when interrupted."""
+    try:
+        args = build_parser().parse_args(argv)
+        code = args.handler(args)
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # argparse: help, or an error that it has told
+        return int(stop.code or 0)
+    except GHNError as error:
+        print(f"ghn: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ghn: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has seen enough; spare it the complaint at shutdown
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def build_parser() -> Parser:
+    """The parser with our commands and those of every installed package that adds some."""
+    parser = Parser(prog="ghn", description=DESCRIPTION, epilog=EXAMPLES)
+    parser.add_argument("--version", action="version", version=f"ghn {ghn.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_checkpoints(commands)
+    _add_inspect(commands)
+    _add_predict(commands)
+    for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
+        entry.load()(commands)
+    return parser
+
+
+def _add_checkpoints(commands: Any) -> None:
+    p = commands.add_parser(
+        "checkpoints",
+        help="the trained GHNs that can be used by name",
+        description="List the trained GHNs found in $GHN_CHECKPOINTS, in the package and in the checkout: what each\n"
+        "was trained on, for how long, and what it reaches.",
+        epilog="example:\n  ghn checkpoints",
+    )
+    p.set_defaults(handler=run_checkpoints)
+
+
+def _add_inspect(commands: Any) -> None:
+    p = commands.add_parser(
+        "inspect",
+        help="a network's graph in numbers, as a table, as a picture",
+        description=f"Show the graph that a GHN reads of MODEL.\n\n{MODELS}",
+        epilog="example:\n  ghn inspect resnet50 --svg resnet50.svg\n  ghn inspect vit_b_16 --image-size 224 --table",
+    )
+    _add_model(p, f"default {CLASSES}", f"default {SIZE}")
+    p.add_argument("--svg", metavar="FILE", help="draw the graph to this file")
+    p.add_argument("--table", action="store_true", help="show every node, not only the first and last")
+    p.add_argument("--json", action="store_true", help="print JSON instead of text: the numbers and the whole graph")
+    p.set_defaults(handler=run_inspect)
+
+
+def _add_predict(commands: Any) -> None:
+    p = commands.add_parser(
+        "predict",
+        help="all weights of a network in one forward pass",
+        description=f"Predict every parameter of MODEL with a trained GHN; --out saves them.\n\n{MODELS}",
+        epilog="example:\n  ghn predict resnet50 --out weights.safetensors\nthen, in Python:\n"
+        '  model.load_state_dict(safetensors.torch.load_file("weights.safetensors"), strict=False)',
+    )
+    _add_model(p, "default: the checkpoint's", "default: the checkpoint's")
+    p.add_argument("--checkpoint", default=DEFAULT, metavar="GHN", help=f"name, folder or .pt file (default {DEFAULT})")
+    p.add_argument("--out", metavar="FILE", help="write the weights to this safetensors file")
+    p.add_argument("--partial", action="store_true", help="skip parameters that no rule covers, instead of refusing")
+    p.add_argument("--json", action="store_true", help="print JSON instead of text")
+    p.set_defaults(handler=run_predict)
+
+
+def _add_model(p: argparse.ArgumentParser, classes: str, size: str) -> None:
+    p.add_argument("model", metavar="MODEL", help="the network; see above")
+    p.add_argument("--num-classes", type=positive, metavar="N", help=f"outputs of the network ({classes})")
+    p.add_argument("--image-size", type=positive, metavar="S", help=f"side of its images in pixels ({size})")
+
+
+def positive(text: str) -> int:
+    """The whole number above 0 that an argument gives."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return value
+
+
+def run_predict(args: argparse.Namespace) -> int:
+    """Handler of `ghn predict`."""
+    out = _writable(args.out)
+    with _progress() as say:
+        say(f"loading {args.checkpoint}")
+        hyper = ghn.load(args.checkpoint)
+        classes, size = args.num_classes or len(hyper.classes), args.image_size or hyper.image_size
+        say(f"predicting {args.model}")
+        weights, report = _predict(hyper, args.model, classes, size, strict=not args.partial)
+        record: dict[str, Any] = {
+            "model": args.model,
+            "checkpoint": args.checkpoint,
+            "num_classes": classes,
+            "image_size": size,
+            "out": None,
+        }
+        if out:
+            say(f"writing {out}")
+            record["out"] = {"file": str(out), "bytes": _write_weights(out, weights, record, hyper)}
+    print(json.dumps(record | report.to_dict()) if args.json else _predicted_text(record, report))
+    return 0
+
+
+def _predict(
+    hyper: "Hypernet", name: str, classes: int, size: int, *, strict: bool
+) -> "tuple[dict[str, Tensor], Report]":
+    from ghn.adapters.zoo import example_input, resolve
+
+    model = resolve(name, classes, size)
+    with _sized(name, size):
+        return hyper.predict(model, example_input=example_input(model), strict=strict)
+
+
+def _predicted_text(record: dict[str, Any], report: "Report") -> str:
+    head = "{model}: {num_classes} classes, {image_size} x {image_size} pixels, by {checkpoint}".format_map(record)
+    lines = [head, str(report)]
+    if record["out"]:
+        lines.append(f"{record['out']['file']}: {record['out']['bytes'] / 1e6:.1f} MB")
+    return "\n".join(lines)
+
+
+def _write_weights(path: Path, weights: "dict[str, Tensor]", record: dict[str, Any], hyper: "Hypernet") -> int:
+    """Bytes of the safetensors file that now holds the weights, whole or not at all. Its metadata says whence."""
+    import hashlib
+
+    from safetensors.torch import save
+
+    fingerprint = hashlib.sha256(save(hyper.model.state_dict())).hexdigest()  # as in the checkpoint's config
+    origin = {k: str(record[k]) for k in ("model", "checkpoint", "num_classes", "image_size")}
+    content = save(weights, metadata=origin | {"checkpoint_sha256": fingerprint, "format": "pt"})
+    _write(path, content)
+    return len(content)
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    """Handler of `ghn inspect`."""
+    out = _writable(args.svg)
+    with _progress() as say:
+        say(f"tracing {args.model}")
+        from ghn.adapters.zoo import example_input, resolve
+        from ghn.picture import svg
+        from ghn.summary import SHOWN, Summary, table
+
+        size = args.image_size or SIZE
+        model = resolve(args.model, args.num_classes or CLASSES, size)
+        with _sized(args.model, size):
+            graph = ghn.trace(model, example_input(model))
+        if out:
+            _write(out, svg(graph).encode())
+        summary = Summary.of(graph)
+    if args.json:
+        print(json.dumps({"model": args.model, **summary.to_dict(), "graph": graph.to_dict()}))
+        return 0
+    print(f"{args.model}: {summary}\n\n{table(graph, None if args.table else SHOWN)}")
+    if out:
+        print(f"\n{out}: {out.stat().st_size / 1e3:.0f} kB")
+    return 0
+
+
+def run_checkpoints(args: argparse.Namespace) -> int:
+    """Handler of `ghn checkpoints`."""
+    with _progress() as say:
+        say("looking for checkpoints")
+        from ghn.io import checkpoints, folders
+
+        found = checkpoints()
+    if not found:
+        places = ", ".join(map(str, folders()))
+        print(f"no checkpoints in {places}; train one (`ghn train --help`) or name their folder in $GHN_CHECKPOINTS")
+    for name, folder in found.items():
+        print(f"{name}: {_checkpoint_text(folder)}")
+    return 0
+
+
+def _checkpoint_text(folder: Path) -> str:
+    from ghn.io import TENSORS, read_config
+
+    try:
+        config = read_config(folder / "config.json")
+        size = (folder / TENSORS).stat().st_size
+    except (CheckpointError, OSError) as error:
+        return f"unusable: {error}"
+    card = config["card"]
+    facts = [f"{len(config['classes'])} classes", f"{config['image_size']} pixels", f"{size / 1e6:.1f} MB"]
+    facts += [f"{card['steps']:,} steps"] if isinstance(card.get("steps"), int) else []
+    metrics = card.get("metrics")
+    lines = [", ".join(facts), f"  {folder}"]
+    if isinstance(metrics, dict):
+        lines += [f"  {key}: {value}" for key, value in metrics.items()]
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _sized(name: str, size: int) -> Iterator[None]:
+    """Within the block, a network that cannot be traced is reported with its name and the size it was given."""
+    try:
+        yield
+    except TraceError as error:
+        raise ModelError(f"{name} cannot be traced with images of {size} x {size} pixels: {error}") from error
+
+
+def _writable(file: str | None) -> Path | None:
+    """The path, refused before any work is done where nothing can be written there."""
+    if file is None:
+        return None
+    path = Path(file)
+    if path.is_dir():
+        raise GHNError(f"cannot write {path}: it is a folder; give a file name")
+    if not path.parent.is_dir():
+        raise GHNError(f"cannot write {path}: there is no folder {path.parent}; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise GHNError(f"cannot write {path}: no permission in {path.parent}; choose another folder")
+    return path
+
+
+def _write(path: Path, content: bytes) -> None:
+    from ghn.io import write_atomic
+
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise GHNError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+
+
+class _Line:
+    """A line on a terminal's stderr that is overwritten; nothing where stderr is not a terminal."""
+
+    def __call__(self, text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end=" ..." if text else "", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[_Line]:
+    """A callable that says what is going on; the line is gone when the block ends."""
+    line = _Line()
+    try:
+        yield line
+    finally:
+        line("")
