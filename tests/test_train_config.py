@@ -102,7 +102,7 @@ def test_optimiser_restored_continues_exactly(optimiser: str) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
 
-    def advance(model: nn.Module, optimiser: torch.optim.Optimizer, only_first: bool) -> None:
+    def advance(model: nn.Sequential, optimiser: torch.optim.Optimizer, only_first: bool) -> None:
         optimiser.zero_grad()
         (model[0] if only_first else model)(torch.ones(1, 3)).square().sum().backward()
         optimiser.step()

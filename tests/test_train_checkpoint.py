@@ -1,0 +1,95 @@
+"""Checkpoints: whole or absent whatever moment the process ends at; damage is named."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ghn.errors import CheckpointError
+from train import checkpoint
+from train.checkpoint import Checkpoint, latest, load, save
+
+
+def example(step: int) -> Checkpoint:
+    return Checkpoint(step, {"model": {"w": torch.full((3, 2), step / 3)}, "empty": {}}, {"note": "ä", "step": step})
+
+
+def same(a: Checkpoint, b: Checkpoint) -> bool:
+    values = [(k, n, v) for k, part in a.tensors.items() for n, v in part.items()]
+    return a.step == b.step and a.state == b.state and all(torch.equal(v, b.tensors[k][n]) for k, n, v in values)
+
+
+def test_round_trip_and_the_last_stay(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 30):
+        save(tmp_path, example(step), keep=2)
+        assert same(load(latest(tmp_path)), example(step))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "step-00000003", "step-00000030"]
+
+
+def test_same_step_again_replaces(tmp_path: Path) -> None:
+    save(tmp_path, example(5), keep=1)
+    save(tmp_path, example(5), keep=1)
+    assert same(load(latest(tmp_path)), example(5))
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+KILLED_AT = ["save_file", "_sha256", "_flush", "rename", "write_atomic", "rmtree"]
+
+
+@pytest.mark.parametrize("moment", KILLED_AT)
+@pytest.mark.parametrize("after", [0, 1])
+def test_killed_while_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, after: int) -> None:
+    save(tmp_path, example(1), keep=1)
+    calls = []
+
+    def kill(*args: object, **kwargs: object) -> None:
+        calls.append(args)
+        if len(calls) > after:
+            raise Killed
+        original(*args, **kwargs)
+
+    owner = {"rename": Path, "rmtree": shutil}.get(moment, checkpoint)
+    with monkeypatch.context() as patch:
+        original = getattr(owner, moment)
+        patch.setattr(owner, moment, kill)
+        try:
+            save(tmp_path, example(2), keep=1)
+            done = True
+        except Killed:
+            done = False
+    found = load(latest(tmp_path))
+    assert same(found, example(2)) if done else same(found, example(1)) or same(found, example(2))
+    save(tmp_path, example(3), keep=1)
+    assert same(load(latest(tmp_path)), example(3))
+    assert not list(tmp_path.glob(".writing*"))
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        latest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_damage_is_named(tmp_path: Path, name: str, damage: str) -> None:
+    folder = save(tmp_path, example(4), keep=1)
+    path = folder / name
+    content = path.read_bytes()
+    if damage == "gone":
+        os.remove(path)
+    else:
+        path.write_bytes(content[:-9] if damage == "cut" else b"\xff" + content[1:])
+    with pytest.raises(CheckpointError, match="step-00000004"):
+        load(folder)
+
+
+def test_other_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save(tmp_path, example(4), keep=1)
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    with pytest.raises(CheckpointError, match="format 1, this version reads 2"):
+        load(folder)

@@ -1,0 +1,195 @@
+"""Runs: resumed is bit for bit uninterrupted, also after kill -9; steps that are not finite are skipped."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training import tensors, tiny, trainer
+
+import ghn
+from ghn.errors import CheckpointError
+from train import checkpoint, loop, runs
+from train.config import Recipe
+from train.log import Log, read_rows
+from train.loop import Trainer
+from train.recipes import smoke
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from training import tiny, trainer
+from train import runs
+
+class Killer:
+    def __init__(self, *args): pass
+    def write(self, row):
+        if row.step == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+runs.Progress = Killer  # the log comes before it, the step's checkpoint after it
+folder, pools = map(Path, sys.argv[1:3])
+run = trainer(tiny(), folder, pools)
+folder.mkdir()
+runs.run(run, folder)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> object:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pools")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pools: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, Path]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run = trainer(tiny(), folder, pools)
+    runs.run(run, folder)
+    return run, folder
+
+
+def assert_same(run: Trainer, other: Trainer) -> None:
+    found, expected = tensors(run), tensors(other)
+    assert found.keys() == expected.keys()
+    assert all(found[name].numpy().tobytes() == expected[name].numpy().tobytes() for name in expected)
+
+
+def test_a_run_learns_something_and_leaves_its_record(uninterrupted: tuple[Trainer, Path]) -> None:
+    run, folder = uninterrupted
+    rows = read_rows(folder / "log.csv")
+    assert [int(row["step"]) for row in rows] == list(range(6))
+    assert [bool(row["val_accuracy"]) for row in rows] == [False, True] * 3
+    assert run.counts.steps_skipped == 0
+    assert run.counts.networks_drawn == 12
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["latest", "step-00000004", "step-00000006"]
+    shipped = ghn.load(folder / "ghn")
+    assert shipped.image_size == 16
+    for name, value in shipped.model.state_dict().items():
+        assert torch.equal(value, run.average.state_dict()[name])
+    assert any(not torch.equal(a, b) for a, b in zip(run.ghn.parameters(), run.average.parameters(), strict=True))
+
+
+def test_killed_and_resumed_is_uninterrupted(uninterrupted: tuple[Trainer, Path], pools: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    log = folder / "log.csv"
+    command = [sys.executable, "-W", "error", "-c", CHILD, str(folder), str(pools), "3"]
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert len(read_rows(log)) == 4
+    with log.open("a") as file:
+        file.write("5,0,1.2")  # a line that the kill cut off
+
+    run = trainer(tiny(), folder, pools)
+    run.restore(checkpoint.load(checkpoint.latest(run.checkpoints)))
+    assert run.counts.step == 2
+    runs.run(run, folder)
+    expected, other = uninterrupted
+    assert_same(run, expected)
+    kept = ("step", "loss", "accuracy", "lr", "grad_norm", "val_accuracy")
+    for row, twin in zip(read_rows(log), read_rows(other / "log.csv"), strict=True):
+        assert [row[key] for key in kept] == [twin[key] for key in kept]
+
+
+def test_every_checkpoint_leads_to_the_same_end(
+    uninterrupted: tuple[Trainer, Path], pools: Path, tmp_path: Path
+) -> None:
+    expected, folder = uninterrupted
+    torch.manual_seed(999)  # what went on in the process before must not matter
+    run = trainer(tiny(), tmp_path, pools)
+    run.restore(checkpoint.load(folder / "checkpoints" / "step-00000004"))
+    run.run(Log())
+    assert_same(run, expected)
+
+
+def test_training_leaves_torchs_generator_alone(pools: Path, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    trainer(tiny(val_every=1), tmp_path, pools).run(Log())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_step_that_is_not_finite_changes_nothing(
+    pools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tiny(), tmp_path, pools)
+    original = loop.meta_gradient
+
+    def poisoned(ghn: torch.nn.Module, *args: object, **kwargs: object) -> object:
+        result = original(ghn, *args, **kwargs)  # ty: ignore[invalid-argument-type]
+        if run.counts.step in (1, 3):
+            gradient = next(p.grad for p in ghn.parameters() if p.grad is not None)
+            gradient[0] = float("inf")
+        return result
+
+    monkeypatch.setattr(loop, "meta_gradient", poisoned)
+    seen: list[tuple[int, dict[str, torch.Tensor]]] = []
+
+    class Watch:
+        def write(self, row: object) -> None:
+            seen.append((run.counts.steps_skipped, {k: v.clone() for k, v in tensors(run).items()}))
+
+        def close(self) -> None: ...
+
+    run.run(Log(Watch()))
+    assert [skipped for skipped, _ in seen] == [0, 1, 1, 2, 2, 2]
+    for step in (1, 3):
+        assert all(torch.equal(seen[step][1][name], value) for name, value in seen[step - 1][1].items())
+    assert all(torch.isfinite(value).all() for value in tensors(run).values())
+
+
+def test_stages_change_size_and_networks(tmp_path: Path) -> None:
+    recipe = smoke().changed(["stages.0.steps=1", "corpus=1", "stages.1.max_macs=2000000"])
+    run = trainer(recipe, tmp_path, tmp_path)
+    said: list[str] = []
+    run.run(Log(), said.append)
+    assert [message.split(":")[0] for message in said if message.startswith("stage")] == [
+        "stage 1 of 2",
+        "stage 2 of 2",
+    ]
+    assert run.counts.step == 2
+
+
+def test_start_from_another_runs_weights(uninterrupted: tuple[Trainer, Path], pools: Path, tmp_path: Path) -> None:
+    expected, folder = uninterrupted
+    run = trainer(tiny(unit_variance=False), tmp_path, pools)
+    run.start_from(checkpoint.load(checkpoint.latest(folder / "checkpoints")))
+    assert run.counts.step == 0
+    for a, b in zip(run.ghn.parameters(), expected.average.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_checkpoint_of_another_size_is_refused(
+    uninterrupted: tuple[Trainer, Path], pools: Path, tmp_path: Path
+) -> None:
+    _, folder = uninterrupted
+    saved = checkpoint.load(checkpoint.latest(folder / "checkpoints"))
+    other = trainer(tiny(ghn={"hid": 16}), tmp_path, pools)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        other.restore(saved)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        other.start_from(saved)
+
+
+def test_shared_images(pools: Path, tmp_path: Path) -> None:
+    def drawn(recipe: Recipe) -> list[torch.Tensor]:
+        run = trainer(recipe, tmp_path, pools)
+        run._enter_stage(lambda message: None)
+        return [job.images for job in run._jobs()]
+
+    first, second = drawn(tiny(shared_images=True))
+    assert torch.equal(first, second)
+    first, second = drawn(tiny(shared_images=False))
+    assert not torch.equal(first, second)

@@ -1,0 +1,182 @@
+"""The meta-batch's gradient against the plain joint backward, and what is not finite left out and counted."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ghn.assign import functional
+from ghn.model import GHN, GHNConfig
+from ghn.tracing import trace
+from train.step import Job, accuracy, meta_gradient, try_network
+
+
+def network(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width, track_running_stats=False),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, groups=2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, 10),
+    )
+
+
+def jobs(widths: tuple[int, ...] = (4, 8, 12), images: int = 5) -> list[Job]:
+    generator = torch.Generator().manual_seed(1)
+    found = []
+    for width in widths:
+        module = network(width)
+        x = torch.randn(images, 3, 8, 8, generator=generator)
+        labels = torch.randint(0, 10, (images,), generator=generator)
+        found.append(Job(trace(module, image_size=8), module.to("meta"), x, labels))
+    return found
+
+
+@pytest.fixture
+def ghn() -> GHN:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return GHN(GHNConfig(hid=8, max_shape=(16, 16, 3, 3)))
+
+
+def joint_gradient(ghn: GHN, given: list[Job], smoothing: float) -> tuple[float, dict[str, Tensor]]:
+    """Oracle: one graph from the GHN's parameters to the mean loss."""
+    ghn.zero_grad()
+    predicted = ghn(ghn.collate([job.graph for job in given]))
+    losses = [
+        F.cross_entropy(functional(job.module, w, job.images), job.labels, label_smoothing=smoothing)
+        for job, w in zip(given, predicted, strict=True)
+    ]
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    return loss.item(), gradients(ghn)
+
+
+def gradients(ghn: GHN) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in ghn.named_parameters() if p.grad is not None}
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("budget", [1, 15, 10_000])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_equals_the_joint_backward(ghn: GHN, budget: int, smoothing: float) -> None:
+    given = jobs()
+    loss, expected = joint_gradient(copy.deepcopy(ghn), given, smoothing)
+    result = meta_gradient(ghn, given, budget=budget, smoothing=smoothing)
+    assert (result.networks, result.skipped) == (3, 0)
+    assert result.loss == pytest.approx(loss, rel=1e-5)
+    assert_close(gradients(ghn), expected)
+
+
+def test_a_network_that_is_not_finite_leaves_the_mean_of_the_others(ghn: GHN) -> None:
+    given = jobs()
+    bad = Job(given[1].graph, given[1].module, given[1].images * float("inf"), given[1].labels)
+    _, expected = joint_gradient(copy.deepcopy(ghn), [given[0], given[2]], 0.0)
+    result = meta_gradient(ghn, [given[0], bad, given[2]], budget=10_000)
+    assert (result.networks, result.skipped) == (2, 1)
+    assert_close(gradients(ghn), expected)
+
+
+class Cliff(torch.autograd.Function):
+    """Finite forward, infinite backward."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
+        return grads[0] * float("inf")
+
+
+def test_a_gradient_that_is_not_finite_is_left_out_too(ghn: GHN) -> None:
+    class Falls(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            return Cliff.apply(self.inner(x))
+
+    given = jobs((4,))[0]
+    module = Falls(network(4))
+    graph = trace(module, image_size=8)
+    result = meta_gradient(ghn, [Job(graph, module.to("meta"), given.images, given.labels), given], budget=100)
+    assert (result.networks, result.skipped) == (1, 1)
+    assert all(torch.isfinite(g).all() for g in gradients(ghn).values())
+
+
+def test_nothing_finite_gives_no_gradient(ghn: GHN) -> None:
+    given = jobs((4,))[0]
+    bad = Job(given.graph, given.module, given.images * float("nan"), given.labels)
+    result = meta_gradient(ghn, [bad], budget=100)
+    assert (result.networks, result.skipped) == (0, 1)
+    assert result.loss != result.loss
+    assert gradients(ghn) == {}
+
+
+def test_long_network_gradients_are_shortened(ghn: GHN) -> None:
+    given = jobs((4,))[0]
+    weights = ghn(ghn.collate([given.graph]))[0]
+    free = try_network(given, weights, 0.0, False).gradients
+    assert free is not None
+    norm = nn.utils.get_total_norm([g for g in free if g is not None]).item()
+    for limit in (norm / 3, norm * 3):
+        clipped = try_network(given, weights, 0.0, False, limit).gradients
+        assert clipped is not None
+        for a, b in zip(free, clipped, strict=True):
+            assert a is not None
+            assert b is not None
+            assert torch.allclose(a * min(1, limit / norm), b, rtol=1e-5)
+
+
+def test_activations_of_one_network_at_a_time(ghn: GHN) -> None:
+    alive: list[int] = []
+    waiting: list[int] = []
+
+    class Counted(nn.Module):
+        """Notes how many networks have run forward but not backward when it runs."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = x * 1.0
+            if out.requires_grad:
+                waiting.append(1)
+                alive.append(len(waiting))
+                out.register_hook(lambda grad: (waiting.pop(), None)[1])
+            return out
+
+    def counted(width: int) -> nn.Module:
+        return nn.Sequential(network(width), Counted())
+
+    given = [
+        Job(trace(counted(4), image_size=8), counted(4).to("meta"), job.images, job.labels) for job in jobs((4, 4, 4))
+    ]
+    meta_gradient(ghn, given, budget=10_000)
+    assert alive == [1, 1, 1]
+
+
+def test_bf16_is_close_to_float32(ghn: GHN) -> None:
+    given = jobs()
+    full = meta_gradient(ghn, given, budget=10_000)
+    half = meta_gradient(ghn, given, budget=10_000, bf16=True)
+    assert half.loss == pytest.approx(full.loss, rel=0.05)
+    assert all(g.dtype == torch.float32 for g in gradients(ghn).values())
+
+
+def test_accuracy_by_hand(ghn: GHN) -> None:
+    job = jobs((8,), images=12)[0]
+    ghn.eval()
+    weights = ghn(ghn.collate([job.graph]))[0]
+    expected = (functional(job.module, weights, job.images).argmax(1) == job.labels).float().mean().item()
+    found = accuracy(ghn, job.graph, job.module, [(job.images, job.labels)])
+    assert found == pytest.approx(expected)
+    assert job.module.training

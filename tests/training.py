@@ -1,0 +1,53 @@
+"""What the tests of training share: tiny runs on the packaged images."""
+
+from pathlib import Path
+
+import torch
+
+from train.config import Recipe, Stage
+from train.data import load_sample
+from train.loop import Trainer
+
+TINY = Stage(
+    steps=6, image_size=16, images=6, networks=2, channels=8, max_params=60_000, max_nodes=80, max_macs=2 * 10**6
+)
+
+
+def tiny(**changes: object) -> Recipe:
+    """A run of six steps on small networks with everything switched on."""
+    fields = {
+        "name": "tiny",
+        "stages": (TINY,),
+        "ghn": {"hid": 8, "max_shape": [16, 16, 5, 5]},
+        "corpus": 3,
+        "warmup": 2,
+        "ema": 0.9,
+        "clip_network": 5.0,
+        "unit_variance": True,
+        "node_budget": 100,
+        "val_networks": 1,
+        "val_images": 20,
+        "val_every": 2,
+        "save_every": 2,
+    }
+    return Recipe(**{**fields, **changes})  # ty: ignore[invalid-argument-type]
+
+
+def trainer(recipe: Recipe, folder: Path, pools: Path) -> Trainer:
+    """A trainer on the packaged images: 900 train, 100 validate. Calculates with one thread, as every run does."""
+    torch.set_num_threads(1)
+    sample = load_sample()
+    index = torch.arange(len(sample))
+    return Trainer(recipe, sample.take(index[:900]), sample.take(index[900:]), pools, folder / "checkpoints")
+
+
+def tensors(run: Trainer) -> dict[str, torch.Tensor]:
+    """Everything that training changes, under names."""
+    from train.optim import optimiser_tensors
+
+    parts = {
+        "model": run.ghn.state_dict(),
+        "average": run.average.state_dict(),
+        "optimiser": optimiser_tensors(run.ghn, run.optimiser),
+    }
+    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
