@@ -265,7 +265,7 @@ def _sized(name: str, size: int) -> Iterator[None]:
     try:
         yield
     except TraceError as error:
-        raise ModelError(f"{name} cannot be traced with images of {size} x {size} pixels: {error}") from error
+        raise ModelError(f"{name} ({size} x {size} pixels): {error}") from error
 
 
 def _writable(file: str | None) -> Path | None:

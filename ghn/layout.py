@@ -169,7 +169,7 @@ def _reserve(tracks: "_Tracks", source: int, a: _Place, b: _Place) -> None:
 
 
 class _Tracks:
-    """Parallel tracks in gutters. In a gutter, a node has one track for all of its edges, and shares no stretch of it."""
+    """Parallel tracks in gutters. A node has one track in a gutter for all its edges, and shares no stretch of it."""
 
     def __init__(self) -> None:
         self._stretch: dict[tuple[int, int], tuple[float, float]] = {}

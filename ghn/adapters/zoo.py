@@ -46,9 +46,9 @@ def resolve(name: str, num_classes: int, image_size: int, device: str = "meta") 
     """
     model, named = _find(name, num_classes, image_size, device)
     if named and image_size <= SMALL and has_rule(model):
-        with _told(f"{name} cannot be fitted to {image_size} pixels"):
-            adjust_stem(model, image_size)
-    model.expected_input_sz = image_size  # what the tracer goes by  # ty: ignore[unresolved-attribute]
+        adjust_stem(model, image_size)
+    if named or not hasattr(model, "expected_input_sz"):  # what the tracer goes by; a factory may know better
+        model.expected_input_sz = image_size  # ty: ignore[unresolved-attribute]
     return model
 
 
@@ -191,6 +191,8 @@ def _from_factory(name: str, num_classes: int, image_size: int, device: str) -> 
 
 def _load_factory(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
+    if not attribute or not module_name or module_name.startswith("."):
+        raise ModelError(f"no model {name!r}: give 'package.module:factory'")
     try:
         with contextlib.redirect_stdout(sys.stderr):
             found: Any = _mended(lambda: importlib.import_module(module_name))
@@ -203,7 +205,7 @@ def _load_factory(name: str) -> Callable[..., Any]:
     if isinstance(found, nn.Module):
         return lambda: found
     if not callable(found):
-        raise ModelError(f"{name} is a {type(found).__name__}; give a function that returns a torch.nn.Module")
+        raise ModelError(f"{name} is {_article(type(found).__name__)}; give a function that returns a torch.nn.Module")
     return found
 
 
@@ -281,9 +283,11 @@ def _current_directory() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Errors of ours within the block, as a ModelError that begins with what was being done."""
+    """Other errors of ours within the block, as a ModelError that begins with what was being done."""
     try:
         yield
+    except ModelError:
+        raise
     except GHNError as error:
         raise ModelError(f"{what}: {error}") from error
 

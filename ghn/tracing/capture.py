@@ -4,6 +4,7 @@ The module runs on meta tensors, which have shapes and no numbers; where its cod
 and at last for real. It is lent (`borrow`) with stand-ins for its parameters and comes back as it was.
 """
 
+import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -186,8 +187,20 @@ def attempts() -> Iterator[Attempt]:
         with mode:
             return torch.empty(tensor.shape, dtype=tensor.dtype)
 
-    yield Attempt("fake", lambda: mode, fake, _copy, fake)
+    yield Attempt("fake", lambda: _quiet(mode), fake, _copy, fake)
     yield Attempt("real", nullcontext, _copy, _copy, _real)
+
+
+@contextmanager
+def _quiet(mode: FakeTensorMode) -> Iterator[None]:
+    """The mode, without the tracebacks that torch logs for errors that we report."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with mode:
+            yield
+    finally:
+        logger.disabled = before
 
 
 def _on_meta(tensor: Tensor) -> Tensor:
@@ -195,7 +208,8 @@ def _on_meta(tensor: Tensor) -> Tensor:
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone()
+    """A copy; zeros for what a module built on meta never had, since mixed devices would fail whatever it does."""
+    return torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor.detach().clone()
 
 
 def _real(tensor: Tensor) -> Tensor:
