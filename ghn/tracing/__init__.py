@@ -1,6 +1,8 @@
 """nn.Module -> ArchGraph: record what runs (`capture`), lift it by the table (`rules`, `lift`), rewrite (`passes`)."""
 
-from collections.abc import Iterable, Iterator
+import gc
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -27,11 +29,29 @@ def trace(model: nn.Module, example_input: Any = None, image_size: int | None = 
     Raises TraceError for parameters that are not real floating point numbers, and where the module cannot be run.
     """
     params = _parameters(model)
-    recording, attempt = _recorded(model, candidates(model, example_input, image_size), attempts(), training=False)
+    with _uncollected():
+        return _trace(model, params, lambda: candidates(model, example_input, image_size))
+
+
+def _trace(model: nn.Module, params: list[Param], inputs: Callable[[], Iterator[Call]]) -> ArchGraph:
+    recording, attempt = _recorded(model, inputs(), attempts(), training=False)
     graph = _graph(recording, params)
     if recording.orphans or any(not u.used for u in graph.uncovered):
-        graph = _in_training(model, candidates(model, example_input, image_size), attempt, params, graph)
+        graph = _in_training(model, inputs(), attempt, params, graph)
     return graph
+
+
+@contextmanager
+def _uncollected() -> Generator[None]:
+    """Puts garbage collection off: a trace keeps all it makes until its end, so that full collections, 0.2 s each in
+    a process with torch in it, would find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _parameters(model: nn.Module) -> list[Param]:

@@ -6,7 +6,7 @@ and at last for real. It is lent (`borrow`) with stand-ins for its parameters an
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import MethodWrapperType
@@ -192,7 +192,7 @@ def attempts() -> Iterator[Attempt]:
 
 
 @contextmanager
-def _quiet(mode: FakeTensorMode) -> Iterator[None]:
+def _quiet(mode: FakeTensorMode) -> Generator[None]:
     """The mode, without the tracebacks that torch logs for errors that we report."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     before, logger.disabled = logger.disabled, True
@@ -255,7 +255,7 @@ def _run(model: nn.Module, args: tuple, kwargs: dict, recorder: Recorder, attemp
 
 
 @contextmanager
-def _random_state() -> Iterator[None]:
+def _random_state() -> Generator[None]:
     with torch.random.fork_rng(devices=[]):
         state = random.getstate()
         try:
@@ -265,7 +265,7 @@ def _random_state() -> Iterator[None]:
 
 
 @contextmanager
-def _module_paths(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+def _module_paths(model: nn.Module, recorder: Recorder) -> Generator[None]:
     names = {id(m): name for name, m in model.named_modules()}
     path = recorder.path
 

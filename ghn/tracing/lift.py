@@ -140,13 +140,20 @@ class Lift:
             self.lose(node, value)
         return Value(node)
 
+    def constant(self, *_: Any) -> Value:
+        return CONSTANT
+
+    def like(self, *_: Any) -> Value:
+        value = self.value(self.call.args[0])
+        return value if value.is_data else self._of_parameters([value])
+
     def _of_parameters(self, operands: Iterable[Value]) -> Value:
         params = frozenset().union(*(v.params for v in operands))
         return Value(params=params, via=self.call.name) if params else CONSTANT
 
     def layer(self, rule: Rule, given: dict[str, Any]) -> Value:
         inputs = [self.value(given.get("input")), self.value(given.get("other"))]
-        weight, bias = given.get("weight"), given.get("bias")
+        weight, bias = given["weight"], given.get("bias")
         if self.value(weight).is_data:
             return self.matmul(rule, given)  # weights that the network computes: a product of data
         op, classifies = _convolution(weight, given, rule)

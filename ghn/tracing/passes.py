@@ -5,6 +5,7 @@ Source of the intended result: Knyazev et al. 2021, appendix A, and the graphs t
 
 from collections.abc import Callable, Sequence
 
+from ghn.graph import encoder_shape
 from ghn.primitives import Primitive, Role
 from ghn.tracing.draft import INPUT, Draft, Node
 from ghn.tracing.lift import Param
@@ -71,21 +72,15 @@ def _join_values(draft: Draft, x: int) -> None:
 
 def positions(draft: Draft, params: Sequence[Param]) -> None:
     """A parameter shaped like a map or a sequence of features and added to features is a pos_enc node and a sum."""
-    for node in list(draft.nodes.values()):
+    for x, node in list(draft.nodes.items()):
         if node.kind is not Kind.SUM:
             continue
         for p, role in [s for s in node.slots if s[1] is Role.OFFSET and _is_position(params[s[0]].shape)]:
             node.slots.remove((p, role))
-            source = draft.add_source(Node(Kind.TABLE, Primitive.POS_ENC, [], params[p].fqn, _shape(params[p])))
-            draft.nodes[source].slots = [(p, Role.POSITION)]
-            x = next(k for k, n in draft.nodes.items() if n is node)
-            draft.connect(source, x)
-
-
-def _shape(param: Param) -> tuple[int, int, int, int]:
-    from ghn.graph import encoder_shape
-
-    return encoder_shape(param.shape)
+            param = params[p]
+            encoding = Node(Kind.TABLE, Primitive.POS_ENC, [], param.fqn, encoder_shape(param.shape))
+            encoding.slots = [(p, Role.POSITION)]
+            draft.connect(draft.add_source(encoding), x)
 
 
 def _is_position(shape: tuple[int, ...]) -> bool:

@@ -31,6 +31,8 @@ class Kind(Enum):
     PRODUCT = auto()  # elementwise: gates and scales
     MATMUL = auto()  # a layer where one operand is a parameter, else a product of data
     SOFTMAX = auto()
+    CONSTANT = auto()  # reads the shape of its arguments, not their numbers
+    LIKE = auto()  # its first argument in the form of another
     JOIN = auto()  # anything else that several values flow into
 
 
@@ -127,5 +129,11 @@ def _arithmetic() -> None:
     _add(Rule(Kind.MATMUL, ("bias",)), "addmm", "baddbmm", "addbmm", "addmv")
 
 
-for _fill in (_layers, _norms, _pools, _attention, _arithmetic):
+def _shape_code() -> None:
+    _add(Rule(Kind.CONSTANT), *(f"{n}_like" for n in ("zeros", "ones", "full", "empty", "rand", "randn", "randint")))
+    _add(Rule(Kind.CONSTANT), *(f"new_{n}" for n in ("zeros", "ones", "full", "empty", "tensor")), "bernoulli_")
+    _add(Rule(Kind.LIKE), "type_as", "expand_as", "view_as", "reshape_as", "to")
+
+
+for _fill in (_layers, _norms, _pools, _attention, _arithmetic, _shape_code):
     _fill()

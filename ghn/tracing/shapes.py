@@ -137,7 +137,47 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) ->
     return _meta((*query.shape[:-1], value.shape[-1]), query)
 
 
-SHORTCUTS: dict[Any, Callable[..., Tensor | None]] = {
+def _multihead(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    width: int,
+    heads: int,
+    in_weight: Tensor | None,
+    in_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    zero_attention: bool,
+    dropout: float,
+    out_weight: Tensor,
+    *_: Any,
+    need_weights: bool = True,
+    average_attn_weights: bool = True,
+    **__: Any,
+) -> tuple[Tensor, Tensor | None] | None:
+    fits = query.dim() == 3 and query.shape == key.shape == value.shape and query.shape[2] == width
+    if not fits or in_weight is None or in_weight.shape != (3 * width, width) or out_weight.shape != (width, width):
+        return None
+    if width % heads or bias_k is not None or zero_attention:
+        return None
+    length, batch = query.shape[:2]
+    each = (batch,) if average_attn_weights else (batch, heads)
+    return _meta(query.shape, query), _meta((*each, length, length), query) if need_weights else None
+
+
+def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+    first = tensors[0]
+    rank = first.dim()
+    if not rank or not -rank <= dim < rank:
+        return None
+    dim %= rank
+    rests = {(*t.shape[:dim], -1, *t.shape[dim + 1 :]) for t in tensors}
+    if len(rests) > 1 or len({t.dtype for t in tensors}) > 1:
+        return None
+    return _meta((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first)
+
+
+SHORTCUTS: dict[Any, Callable[..., Any]] = {
     torch.conv2d: _conv2d,
     F.batch_norm: _batch_norm,
     F.linear: _linear,
@@ -146,6 +186,8 @@ SHORTCUTS: dict[Any, Callable[..., Tensor | None]] = {
     F.avg_pool2d: _avg_pool2d,
     F.adaptive_avg_pool2d: _adaptive_avg_pool2d,
     F.scaled_dot_product_attention: _attention,
+    F.multi_head_attention_forward: _multihead,
+    torch.cat: _cat,
     F.softmax: _softmax,
     **dict.fromkeys((F.relu, F.relu6, F.gelu, F.silu, F.hardswish, F.hardsigmoid), _elementwise),
     **dict.fromkeys((F.leaky_relu, F.elu, F.mish, F.dropout), _elementwise),
