@@ -254,10 +254,8 @@ def encoder_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
     if len(shape) == 3 and shape[0] == 1 and min(shape[1:]) > 1:
         side = math.isqrt(shape[1])
         return 1, shape[2], side, side
-    padded = (*shape, 1, 1, 1, 1)[:4]
-    if len(shape) == 5:
-        padded = (*shape[:3], shape[3] * shape[4])
-    return padded  # type: ignore[return-value]
+    out, inp, height, width, *more = (*shape, 1, 1, 1, 1)
+    return out, inp, height, width * more[0] if len(shape) == 5 else width
 
 
 def _neighbours(n: int, edges: np.ndarray) -> tuple[tuple[int, ...], ...]:

@@ -1,7 +1,7 @@
 """Hypernet: a trained GHN as its users see it: predict, init, embed."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.assign import load
-from ghn.errors import CoverageError
+from ghn.errors import CoverageError, GraphError, ModelError
 from ghn.graph import ArchGraph, ParamSlot, Uncovered
 from ghn.model import GHN, Weights, embedding
 from ghn.plan import DecodePlan
@@ -91,7 +91,8 @@ class Hypernet:
     ) -> tuple[Weights, Report]:
         """Parameter name -> new float32 tensor, for every parameter of the model; and a report. Model untouched.
 
-        graph: an earlier `ghn.trace(model)`, which saves most of the time; then no model is needed.
+        graph: an earlier `ghn.trace(model)`, which saves most of the time; then no model is needed. GraphError where
+        both are given and the graph has parameters that the model has not.
         example_input: what to trace with, where an image of the usual size does not do.
         strict: raise CoverageError where a parameter that the output depends on has no rule. Otherwise it is
         skipped and reported. Raises TraceError where the model cannot be traced.
@@ -105,10 +106,19 @@ class Hypernet:
     def init(
         self, model: nn.Module, *, graph: ArchGraph | None = None, example_input: Any = None, strict: bool = True
     ) -> nn.Module:
-        """The same model with predicted weights in place of its own. Raises as `predict`, before any change."""
+        """The same model with predicted weights in place of its own.
+
+        Raises as `predict`, and ModelError where a parameter is on the meta device, before any change.
+        """
         clock = _Clock()
         graph = self._graph(model, graph, example_input, strict, clock)
         own = dict(model.named_parameters())
+        nowhere = next((s.fqn for s in graph.slots if own[s.fqn].is_meta), None)
+        if nowhere is not None:
+            raise ModelError(
+                f"parameter {nowhere!r} is on the meta device, which holds no numbers; build the model on the CPU, "
+                "or use `predict`"
+            )
         direct = {s.fqn: own[s.fqn].detach() for s in graph.slots if _writable(own[s.fqn])}
         others = _arena([s for s in graph.slots if s.fqn not in direct])
         self._run(graph, direct | others, clock)
@@ -128,6 +138,8 @@ class Hypernet:
                 if model is None:
                     raise ValueError("predict needs a model or a graph")
                 graph = trace(model, example_input)
+            elif model is not None:
+                _require_match(graph, model)
         missing = [u for u in graph.uncovered if u.used]
         if strict and missing:
             names = "; ".join(f"{u.fqn} {list(u.shape)} ({u.reason})" for u in missing[:5])
@@ -159,6 +171,18 @@ class Hypernet:
         )
 
 
+def _require_match(graph: ArchGraph, model: nn.Module) -> None:
+    own = dict(model.named_parameters())
+    for slot in graph.slots:
+        shape = tuple(own[slot.fqn].shape) if slot.fqn in own else None
+        if shape != slot.shape:
+            found = f"has shape {list(shape)} there" if shape is not None else "is not there"
+            raise GraphError(
+                f"the graph is not that of this {type(model).__name__}: parameter {slot.fqn!r} {list(slot.shape)} "
+                f"{found}; trace the model again"
+            )
+
+
 def _writable(parameter: nn.Parameter) -> bool:
     return parameter.dtype == torch.float32 and parameter.device.type == "cpu" and parameter.is_contiguous()
 
@@ -181,7 +205,7 @@ class _Clock:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
+    def __call__(self, stage: str) -> Generator[None]:
         start = time.perf_counter()
         try:
             yield

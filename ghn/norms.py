@@ -1,6 +1,6 @@
 """Batch normalisation without running statistics."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from torch import nn
@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[nn.Module]:
+def batch_statistics(model: nn.Module) -> Generator[nn.Module]:
     """Within the block, every BatchNorm of the model normalises by its batch; its running statistics stay as they are.
 
     A GHN predicts parameters, not buffers, so this is how networks with predicted weights are evaluated
