@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -34,10 +35,13 @@ def trace(model: nn.Module, example_input: Any = None, image_size: int | None = 
 
 
 def _trace(model: nn.Module, params: list[Param], inputs: Callable[[], Iterator[Call]]) -> ArchGraph:
-    recording, attempt = _recorded(model, inputs(), attempts(), training=False)
+    recording, way = _recorded(model, inputs(), attempts(), training=False)
+    if recording.orphans:
+        way = replace(way, net=True)
+        recording, way = _recorded(model, inputs(), [way], training=False)
     graph = _graph(recording, params)
     if recording.orphans or any(not u.used for u in graph.uncovered):
-        graph = _in_training(model, inputs(), attempt, params, graph)
+        graph = _in_training(model, inputs(), way, params, graph)
     return graph
 
 
@@ -66,7 +70,7 @@ def _parameters(model: nn.Module) -> list[Param]:
 
 
 def _recorded(
-    model: nn.Module, inputs: Iterable[Call], ways: Iterator[Attempt], training: bool
+    model: nn.Module, inputs: Iterable[Call], ways: Iterable[Attempt], training: bool
 ) -> tuple[Recording, Attempt]:
     """The first way and input that work. Raises the error of the first input, the most likely one, in the last way."""
     inputs = list(inputs)
@@ -97,7 +101,7 @@ def _in_training(
 ) -> ArchGraph:
     """The graph in training mode if it covers more parameters, else the given one."""
     try:
-        recording, _ = _recorded(model, inputs, iter([way]), training=True)
+        recording, _ = _recorded(model, inputs, [way], training=True)
         other = _graph(recording, params)
     except TraceError:
         return graph  # a network that cannot be trained as it is may still be right in evaluation

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ghn.errors import TraceError
 from ghn.tracing.borrow import borrowed
@@ -47,7 +48,8 @@ class Call:
 class Recording:
     """What ran: calls in order, and which values are inputs, outputs and parameters (value -> number).
 
-    orphans: tensors that came from nowhere, such as a cache filled before.
+    orphans: tensors that came from nowhere, such as a cache filled before, or from memory that nobody filled: what a
+    compiled function gives on meta tensors.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -68,6 +70,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.recording = Recording()
         self.path: list[tuple[nn.Module, str]] = []
+        self.inside = False  # a torch function is running: what it calls is no call of the module
         self._meta = meta
         self._shortcuts = SHORTCUTS if meta else {}
         self._values: dict[int, int] = {}
@@ -92,13 +95,23 @@ class Recorder(TorchFunctionMode):
         shortcut = self._shortcuts.get(func)
         out = shortcut(*args, **kwargs) if shortcut else None
         if out is None:
-            out = func(*args, **kwargs)
+            self.inside = True
+            try:
+                out = func(*args, **kwargs)
+            finally:
+                self.inside = False
+        self.recording.orphans += func in _UNFILLED and not self.inside
         name = getattr(func, "__name__", "")
         writes = (name[-1:] == "_" and name[-2:] != "__") or name in _WRITERS or "out" in kwargs
         if writes or isinstance(out, Tensor | tuple | list):
             ins = _tensors(args) + _tensors(kwargs.values()) if kwargs else _tensors(args)
             self._record(func, args, kwargs, ins, out, writes)
         return out
+
+    def take_operator(self, operator: Any, args: tuple, kwargs: dict, out: Any) -> None:
+        """Notes an operator that ran outside any torch function, as compiled functions run theirs."""
+        ins = _tensors(args) + _tensors(kwargs.values())
+        self._record(operator.overloadpacket, args, kwargs, ins, out, operator._schema.is_mutable)
 
     def _record(self, func: Any, args: tuple, kwargs: dict, ins: list[Tensor], out: Any, writes: bool = False) -> None:
         outs = _tensors((out,))
@@ -146,10 +159,34 @@ class Recorder(TorchFunctionMode):
         return self.path[-1][1] if self.path else ""
 
 
+class Net(TorchDispatchMode):
+    """Catches the operators that no torch function announced to the recorder; without it their results are orphans."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not self._recorder.inside:
+            self._recorder.take_operator(func, args, kwargs or {}, out)
+        return out
+
+
 def _merge(tensor: Tensor, other: Tensor) -> None:
     """Stands in a recording for the sharing of memory."""
 
 
+_UNFILLED = frozenset(
+    {
+        torch.empty,
+        torch.empty_like,
+        torch.empty_strided,
+        torch.empty_permuted,
+        Tensor.new_empty,
+        Tensor.new_empty_strided,
+    }
+)
 _WRITERS = frozenset({"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"})
 
 
@@ -172,6 +209,7 @@ class Attempt:
     parameter: Callable[[Tensor], Tensor]
     other: Callable[[Tensor], Tensor]
     input: Callable[[Tensor], Tensor]
+    net: bool = False  # also see operators outside torch functions; slower
 
     @property
     def meta(self) -> bool:
@@ -243,7 +281,8 @@ def record(model: nn.Module, args: tuple, kwargs: dict, training: bool, attempt:
 
 def _run(model: nn.Module, args: tuple, kwargs: dict, recorder: Recorder, attempt: Attempt) -> Any:
     try:
-        with attempt.context(), _module_paths(model, recorder), recorder:
+        net = Net(recorder) if attempt.net else nullcontext()
+        with attempt.context(), _module_paths(model, recorder), net, recorder:
             return model(*args, **kwargs)
     except Exception as error:
         where = f"in module {recorder.where!r} " if recorder.where else ""

@@ -16,13 +16,15 @@ class Node:
 
     op: its primitive, or None while it is not known to be a node of the result. operands: for each value that
     flows in, the nodes it comes from. slots: (parameter, role) that ride on it. lost: (parameter, reason) that it
-    uses in a way no rule covers. classifies: its weight can be that of a classifier.
+    uses in a way no rule covers. classifies: its weight can be that of a classifier. fqn: of the parameter that it
+    stands for, if it does. path: of the module that it ran in.
     """
 
     kind: Kind
     op: Primitive | None
     operands: list[set[int]]
-    name: str
+    fqn: str = ""
+    path: str = ""
     shape: tuple[int, int, int, int] = NO_SHAPE
     slots: list[tuple[int, Role]] = field(default_factory=list)
     lost: list[tuple[int, str]] = field(default_factory=list)
@@ -32,12 +34,18 @@ class Node:
     def preds(self) -> set[int]:
         return set().union(*self.operands)
 
+    @property
+    def name(self) -> str:
+        """The parameter's path, else the module's with the primitive."""
+        label = self.op.label if self.op is not None else self.kind.name.lower()
+        return self.fqn or (f"{self.path}.{label}" if self.path else label)
+
 
 class Draft:
     """Nodes by number, in the order of execution; `input` is number 0."""
 
     def __init__(self) -> None:
-        self.nodes: dict[int, Node] = {INPUT: Node(Kind.JOIN, Primitive.INPUT, [], "input")}
+        self.nodes: dict[int, Node] = {INPUT: Node(Kind.JOIN, Primitive.INPUT, [])}
         self.consumers: dict[int, set[int]] = {INPUT: set()}
         self.outputs: set[int] = set()
         self._next = 1

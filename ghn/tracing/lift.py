@@ -112,9 +112,8 @@ class Lift:
         """A node fed by the data among the operands, or by `input` if there is none; offsets ride on it."""
         operands = list(operands)
         sources = [{v.node} for v in operands if v.node is not None]
-        label = (op.label if op is not None else kind.name.lower()) if param is None else self.params[param].fqn
-        name = f"{self.call.path}.{label}" if param is None and self.call.path else label
-        node = Node(kind, op, sources or [{INPUT}], name, encoder_shape(shape) if shape else NO_SHAPE)
+        fqn = "" if param is None else self.params[param].fqn
+        node = Node(kind, op, sources or [{INPUT}], fqn, self.call.path, encoder_shape(shape) if shape else NO_SHAPE)
         node.slots = [(param, role)] if param is not None and role is not None else []
         node.slots += [(p, Role.OFFSET) for v in operands for p in sorted(v.params)]
         return self.draft.add(node)

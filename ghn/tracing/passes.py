@@ -78,7 +78,7 @@ def positions(draft: Draft, params: Sequence[Param]) -> None:
         for p, role in [s for s in node.slots if s[1] is Role.OFFSET and _is_position(params[s[0]].shape)]:
             node.slots.remove((p, role))
             param = params[p]
-            encoding = Node(Kind.TABLE, Primitive.POS_ENC, [], param.fqn, encoder_shape(param.shape))
+            encoding = Node(Kind.TABLE, Primitive.POS_ENC, [], param.fqn, shape=encoder_shape(param.shape))
             encoding.slots = [(p, Role.POSITION)]
             draft.connect(draft.add_source(encoding), x)
 
@@ -121,7 +121,7 @@ def squeeze_excite(draft: Draft, params: Sequence[Param]) -> None:
         node.op = Primitive.CSE
         on_path = draft.ancestors(node.preds)
         for s in squeezes:
-            if draft.consumers[s] <= on_path:
+            if draft.consumers[s] <= on_path and s not in draft.outputs:
                 draft.dissolve(s)
 
 
