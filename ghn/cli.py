@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -42,7 +42,7 @@ MODEL is one of
   deepnets/SPLIT/INDEX                a generated network, e.g. deepnets/test/0
   package.module:factory              your function, which returns a torch.nn.Module; the current directory is
                                       searched first; it gets num_classes and image_size if it accepts them
-At 64 pixels and below, the stems of known torchvision and timm architectures are adjusted: no early downsampling."""
+At 64 pixels and below, the stems of torchvision's networks are adjusted: less downsampling in the first layers."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,12 +59,9 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0, 2 where the input is at fault (one sentence on stderr), 130 when interrupted."""
     try:
-        args = build_parser().parse_args(argv)
-        code = args.handler(args)
+        code = _run(argv)
         sys.stdout.flush()
         return code
-    except SystemExit as stop:  # argparse: help, or an error that it has told
-        return int(stop.code or 0)
     except GHNError as error:
         print(f"ghn: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -74,6 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has seen enough; spare it the complaint at shutdown
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as stop:  # help, or an error that argparse has told
+        return int(stop.code or 0)
+    return args.handler(args)
 
 
 def build_parser() -> Parser:
@@ -260,7 +265,7 @@ def _checkpoint_text(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _sized(name: str, size: int) -> Iterator[None]:
+def _sized(name: str, size: int) -> Generator[None, None, None]:
     """Within the block, a network that cannot be traced is reported with its name and the size it was given."""
     try:
         yield
@@ -300,7 +305,7 @@ class _Line:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[_Line]:
+def _progress() -> Generator[_Line, None, None]:
     """A callable that says what is going on; the line is gone when the block ends."""
     line = _Line()
     try:

@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -39,16 +39,17 @@ def resolve(name: str, num_classes: int, image_size: int, device: str = "meta") 
 
     name: 'torchvision/NAME', 'timm/NAME', 'transformers/TYPE', 'PREFIX/...' of an entry point in `ghn.models`, a bare
     NAME (looked for in torchvision, then timm), or 'package.module:factory', whose function is called with those of
-    `num_classes` and `image_size` that it accepts. Stems made for 224 pixels are adjusted for small images, except
-    in what a factory or an entry point returns. device: 'meta' or 'cpu'; networks that cannot be built on meta come
+    `num_classes` and `image_size` that it accepts. The stems of torchvision's networks, made for 224 pixels, are
+    adjusted for small images. device: 'meta' or 'cpu'; networks that cannot be built on meta come
     with their buffers, or wholly, on the CPU. Raises ModelError where nothing has that name or building it
     fails, MissingExtraError where the library is not installed.
     """
-    model, named = _find(name, num_classes, image_size, device)
-    if named and image_size <= SMALL and has_rule(model):
+    model, library = _find(name, num_classes, image_size, device)
+    # Not timm's: the same class names, and modules of the same names, stand for networks that are built otherwise.
+    if library == "torchvision" and image_size <= SMALL and has_rule(model):
         adjust_stem(model, image_size)
-    if named or not hasattr(model, "expected_input_sz"):  # what the tracer goes by; a factory may know better
-        model.expected_input_sz = image_size  # ty: ignore[unresolved-attribute]
+    if library or not hasattr(model, "expected_input_sz"):  # what the tracer goes by; a factory may know better
+        model.expected_input_sz = image_size  # ty: ignore[invalid-assignment]
     return model
 
 
@@ -59,21 +60,21 @@ def example_input(model: nn.Module) -> Any:
     return {"input_ids": torch.zeros(1, 8, dtype=torch.long)}
 
 
-def _find(name: str, num_classes: int, image_size: int, device: str) -> tuple[nn.Module, bool]:
-    """The network, and whether it is a published one, whose stem may be adjusted."""
+def _find(name: str, num_classes: int, image_size: int, device: str) -> tuple[nn.Module, str | None]:
+    """The network, and the library that it is from."""
     if ":" in name:
-        return _from_factory(name, num_classes, image_size, device), False
+        return _from_factory(name, num_classes, image_size, device), None
     prefix, _, rest = name.partition("/")
     if not rest:
         prefix, rest = _owner(name), name
     if prefix in _PUBLISHED:
         _require(prefix, name)
         build = _PUBLISHED[prefix](rest, num_classes, image_size)
-        return _built(name, build, num_classes, image_size, device), True
+        return _built(name, build, num_classes, image_size, device), prefix
     for entry in _registered():
         if entry.name == prefix:
             with _told(f"{name} cannot be built for {num_classes} classes and {image_size} pixels"):
-                return entry.load()(rest, num_classes, image_size, device), False
+                return entry.load()(rest, num_classes, image_size, device), None
     raise ModelError(f"no model {name!r}: {prefix!r} is none of {', '.join([*_PUBLISHED, *_prefixes()])}")
 
 
@@ -91,7 +92,8 @@ def _unknown(name: str, libraries: tuple[str, ...]) -> ModelError:
     hint = f"; similar: {', '.join(near)}" if near else ""
     absent = [f"{x} is not installed ({PIP[x]})" for x in libraries if not _installed(x)]
     forms = "" if near else "; your own network is given as 'package.module:factory'"
-    return ModelError(f"no model {name!r}{hint}{forms}" + "".join(f"; {a}" for a in absent))
+    where = f" in {libraries[0]}" if len(libraries) == 1 else ""
+    return ModelError(f"no model {name!r}{where}{hint}{forms}" + "".join(f"; {a}" for a in absent))
 
 
 def _torchvision(name: str, num_classes: int, image_size: int) -> Build:
@@ -135,8 +137,9 @@ def _transformers(name: str, num_classes: int, image_size: int) -> Build:
     except (ValueError, KeyError) as error:
         raise _unknown(name, ("transformers",)) from error
     config.num_labels = num_classes
-    if hasattr(config, "image_size"):
-        config.image_size = image_size
+    for part in (config, getattr(config, "vision_config", None)):
+        if hasattr(part, "image_size"):
+            part.image_size = image_size
     for task, mapping in (
         ("ImageClassification", known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING),
         ("SequenceClassification", known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING),
@@ -270,7 +273,7 @@ class _ParametersOnMeta(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def _current_directory() -> Iterator[None]:
+def _current_directory() -> Generator[None, None, None]:
     """Within the block, modules in the current directory can be imported, first of all, as with `python -m`."""
     here = os.getcwd()
     sys.path.insert(0, here)
@@ -282,7 +285,7 @@ def _current_directory() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def _told(what: str) -> Generator[None, None, None]:
     """Other errors of ours within the block, as a ModelError that begins with what was being done."""
     try:
         yield
