@@ -73,8 +73,12 @@ def _find(name: str, num_classes: int, image_size: int, device: str) -> tuple[nn
         return _built(name, build, num_classes, image_size, device), prefix
     for entry in _registered():
         if entry.name == prefix:
-            with _told(f"{name} cannot be built for {num_classes} classes and {image_size} pixels"):
+            try:
                 return entry.load()(rest, num_classes, image_size, device), None
+            except ModelError:
+                raise
+            except GHNError as error:
+                raise ModelError(f"{name} cannot be built {_for(num_classes, image_size)}: {error}") from error
     raise ModelError(f"no model {name!r}: {prefix!r} is none of {', '.join([*_PUBLISHED, *_prefixes()])}")
 
 
@@ -241,8 +245,7 @@ def _built(name: str, build: Build, num_classes: int, image_size: int, device: s
             break
         except (Exception, SystemExit) as error:  # builders, and users' own above all, raise anything
             if last:
-                context = f"{num_classes} classes and {image_size} pixels"
-                raise ModelError(f"{name} cannot be built for {context}: {_text(error)}") from error
+                raise ModelError(f"{name} cannot be built {_for(num_classes, image_size)}: {_text(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {_article(type(model).__name__)}; it must return a torch.nn.Module")
     return model
@@ -284,15 +287,8 @@ def _current_directory() -> Generator[None, None, None]:
         sys.path.remove(here)
 
 
-@contextlib.contextmanager
-def _told(what: str) -> Generator[None, None, None]:
-    """Other errors of ours within the block, as a ModelError that begins with what was being done."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except GHNError as error:
-        raise ModelError(f"{what}: {error}") from error
+def _for(num_classes: int, image_size: int) -> str:
+    return f"for {num_classes} classes and {image_size} pixels"
 
 
 def _text(error: BaseException) -> str:
