@@ -93,11 +93,12 @@ class GHN(nn.Module):
     def decode(self, plan: DecodePlan, states: Tensor) -> Blocks:
         """Every group's tensors, scaled or squashed, each no larger than max_shape."""
         norm = self.config.weight_norm
-        scaled = [self.decoder(states[g.nodes], g.shape) for g in plan.kernels]
-        classes = [self.decoder.classifier(states[g.nodes], g.shape[1]) for g in plan.classifiers]
+        kernels, classifiers = plan.kernels, plan.classifiers
+        scaled = self.decoder([states[g.nodes] for g in kernels], [g.shape for g in kernels])
+        classes = self.decoder.classifier([states[g.nodes] for g in classifiers], [g.shape[1] for g in classifiers])
         if norm:
-            scaled = [x * g.gains for x, g in zip(scaled, plan.kernels, strict=True)]
-            classes = [x * g.gains[:, :, 0, 0] for x, g in zip(classes, plan.classifiers, strict=True)]
+            scaled = [x * g.gains for x, g in zip(scaled, kernels, strict=True)]
+            classes = [x * g.gains[:, :, 0, 0] for x, g in zip(classes, classifiers, strict=True)]
         last = self.decoder_1d(states[plan.class_vectors.nodes])
         return Blocks(
             kernels=tuple(x.contiguous() for x in scaled),
@@ -168,6 +169,7 @@ def unit_variance(model: GHN, batch: GraphBatch) -> None:
     states = model.node_states(batch)
     plan = DecodePlan.build(batch, model.config.max_shape)
     last = model.decoder.conv[2]
-    std = torch.cat([model.decoder(states[g.nodes], g.shape).flatten() for g in plan.kernels]).std()
+    kernels = model.decoder([states[g.nodes] for g in plan.kernels], [g.shape for g in plan.kernels])
+    std = torch.cat([k.flatten() for k in kernels]).std()
     last.weight /= std
     last.bias.zero_()

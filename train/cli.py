@@ -35,7 +35,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.add_argument("--init", type=Path, metavar="RUN", help="start from the averaged weights of another run")
     train.add_argument("--data", type=Path, metavar="DIR", help="folder of the full image set (default: $GHN_DATA)")
     train.add_argument("--pools", type=Path, metavar="DIR", help="folder of the traced networks (default: OUT/pools)")
-    train.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
+    train.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads per network (default: 1)")
+    train.add_argument("--workers", type=int, default=1, metavar="N", help="networks that run at a time (default: 1)")
     train.add_argument("--wandb", action="store_true", help="log to wandb too, offline, in --out")
     train.set_defaults(handler=run_train)
     data = subparsers.add_parser(
@@ -55,8 +56,9 @@ def run_train(args: argparse.Namespace) -> int:
     from train.recipes import recipe
 
     chosen = recipe(args.recipe).changed(args.set)
-    if args.threads < 1:
-        raise GHNError(f"--threads must be at least 1, got {args.threads}")
+    for option in ("threads", "workers"):
+        if getattr(args, option) < 1:
+            raise GHNError(f"--{option} must be at least 1, got {getattr(args, option)}")
     if args.resume and args.init:
         raise GHNError("--resume goes on with a run and --init starts one: give one of them")
 
@@ -67,7 +69,14 @@ def run_train(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     folder = args.out or Path("runs") / chosen.name
     trainer = runs.prepare(
-        chosen, folder, args.set, resume=args.resume, init=args.init, data=args.data, pools=args.pools
+        chosen,
+        folder,
+        args.set,
+        resume=args.resume,
+        init=args.init,
+        data=args.data,
+        pools=args.pools,
+        workers=args.workers,
     )
     runs.run(trainer, folder, wandb=args.wandb)
     return 0

@@ -49,6 +49,7 @@ class Recipe:
     tenth; without any, it falls as a cosine to lr * lr_floor. clip: largest gradient norm. clip_network: largest norm
     of one network's gradient with respect to its weights.
     ema: decay of the averaged weights, which are the ones evaluated and shipped. bf16: networks run in autocast.
+    dropout: networks drop units as their modules say.
     node_budget: nodes in one forward of the GHN; a larger meta-batch is run in parts, nothing is left out.
     shared_images: all networks of a meta-batch see the same images.
     val_networks, val_images: the fixed held-out handful that is scored every `val_every` steps.
@@ -72,6 +73,7 @@ class Recipe:
     label_smoothing: float = 0.0
     ema: float = 0.999
     bf16: bool = False
+    dropout: bool = True
     node_budget: int = 2200
     shared_images: bool = False
     val_networks: int = 8

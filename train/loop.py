@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,9 +46,13 @@ class Trainer:
     """A run of a recipe. `ghn` is what learns, `average` its averaged weights: evaluated and shipped.
 
     train, val: images at any size. pools: folder for the traced networks. checkpoints: folder of the run's state.
+    workers: networks of a meta-batch that run at a time, each in a thread of its own; the result does not depend on
+    it. With dropout they run one after another, because they draw from one generator.
     """
 
-    def __init__(self, recipe: Recipe, train: Images, val: Images, pools: Path, checkpoints: Path) -> None:
+    def __init__(
+        self, recipe: Recipe, train: Images, val: Images, pools: Path, checkpoints: Path, workers: int = 1
+    ) -> None:
         self.recipe = recipe
         self.counts = Counts()
         self.checkpoints = checkpoints
@@ -59,6 +64,7 @@ class Trainer:
             self.ghn = GHN(GHNConfig.from_dict(GHNConfig(num_classes=NUM_CLASSES).to_dict() | dict(recipe.ghn)))
         self.average = copy.deepcopy(self.ghn).eval().requires_grad_(False)
         self.optimiser = make_optimiser(self.ghn, recipe)
+        self._map = ThreadPoolExecutor(workers).map if workers > 1 and not recipe.dropout else map
 
     def run(self, log: Log, report: Callable[[str], None] = lambda message: None) -> None:
         """Trains from the current step to the last, with checkpoints on the way and at the end."""
@@ -150,6 +156,7 @@ class Trainer:
                 smoothing=recipe.label_smoothing,
                 bf16=recipe.bf16,
                 clip_network=recipe.clip_network,
+                run=self._map,
             )
         norm = nn.utils.clip_grad_norm_(self.ghn.parameters(), recipe.clip).item()
         if result.networks and math.isfinite(norm):
@@ -181,7 +188,7 @@ class Trainer:
         return [
             Job(
                 self._train_pool.entries[index].graph,
-                self._train_pool.module(index).train(),
+                self._train_pool.module(index).train(self.recipe.dropout),
                 *(shared or self._train_images.draw(stage.images, generator)),
             )
             for index in indices

@@ -27,6 +27,7 @@ def prepare(
     init: Path | None = None,
     data: Path | None = None,
     pools: Path | None = None,
+    workers: int = 1,
 ) -> Trainer:
     """The trainer of a run in `folder`, fresh or where its latest checkpoint left it.
 
@@ -44,7 +45,7 @@ def prepare(
     elif (checkpoints / checkpoint.LATEST).exists():
         raise CheckpointError(f"{folder} already holds a run; go on with it by --resume, or choose another --out")
     images, held_out = load("train", data), load("val", data)
-    trainer = Trainer(recipe, images, held_out, pools or folder / "pools", checkpoints)
+    trainer = Trainer(recipe, images, held_out, pools or folder / "pools", checkpoints, workers)
     if saved:
         trainer.restore(saved)
     elif init:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ghn.tracing import trace
 from torch import nn
 
 import deepnets_gen
@@ -22,7 +21,9 @@ from deepnets_gen.sample import resample_width
 from ghn.errors import DataError, GHNError
 from ghn.graph import ArchGraph
 from ghn.io import write_atomic
+from ghn.tracing import trace
 from train.config import Recipe, RecipeError, Stage
+from train.fast import quicken
 
 FORMAT = 1
 NUM_CLASSES = 10
@@ -81,8 +82,8 @@ class Pool:
         return [int(_order(self.spec.seed, epoch, size)[offset]) for epoch, offset in places]
 
     def module(self, index: int) -> nn.Module:
-        """The network on the meta device: structure without storage."""
-        return _module(self.entries[index].genotype, self.spec.image_size)
+        """The network on the meta device: structure without storage, ready to run with weights from elsewhere."""
+        return quicken(_module(self.entries[index].genotype, self.spec.image_size))
 
 
 @lru_cache(maxsize=8)

@@ -1,13 +1,18 @@
 """Decoder of weights with two or more dimensions (convolutions, linear layers, position embeddings)."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 MaxShape = tuple[int, int, int, int]
+Cut = Callable[[Tensor, MaxShape], Tensor]
 
 
 class ConvDecoder(nn.Module):
-    """(n, d) node states -> (n, out, in, h, w) tensors, any size up to `max_shape`.
+    """Node states -> (out, in, h, w) tensors, any size up to `max_shape`.
 
     One linear layer makes 4d channels at each kernel position; two layers shared by all positions map them to the
     out * in numbers there. Only what is asked for is computed: the rows of the first layer of the top-left h x w
@@ -24,24 +29,64 @@ class ConvDecoder(nn.Module):
         self.conv = nn.Sequential(nn.Conv2d(4 * hid, 8 * hid, 1), nn.ReLU(), nn.Conv2d(8 * hid, out * inp, 1))
         self.class_layer_predictor = nn.Sequential(nn.ReLU(), nn.Conv2d(out, num_classes, 1))
 
-    def forward(self, z: Tensor, shape: MaxShape) -> Tensor:
-        """(n, d), (out, in, h, w) within max_shape -> (n, out, in, h, w)."""
-        out, inp, h, w = shape
-        max_out, max_in, size, _ = self.max_shape
-        n, d = z.shape
+    def forward(self, states: Sequence[Tensor], shapes: Sequence[MaxShape]) -> list[Tensor]:
+        """For each (n, d) states and (out, in, h, w) within max_shape: the (n, out, in, h, w) tensors."""
+        if not states:
+            return []
         fc, hidden, last = self.fc[0], self.conv[0], self.conv[2]
-        # (h, w, 4d, d): position-major rows, so that the result is ready for the maps over channels.
-        rows = fc.weight.view(4 * d, size, size, d)[:, :h, :w].permute(1, 2, 0, 3).reshape(-1, d)
-        bias = fc.bias.view(4 * d, size, size)[:, :h, :w].permute(1, 2, 0).reshape(-1)
-        x = F.relu(F.linear(z, rows, bias)).view(n * h * w, 4 * d)
-        x = F.relu(F.linear(x, hidden.weight.flatten(1), hidden.bias))
-        rows = last.weight.view(max_out, max_in, 8 * d)[:out, :inp].reshape(out * inp, 8 * d)
-        bias = last.bias.view(max_out, max_in)[:out, :inp].reshape(-1)
-        x = F.linear(x, rows, bias).view(n, h, w, out, inp)
-        return x.permute(0, 3, 4, 1, 2)
+        planes = Sliced.apply(fc.weight, fc.bias, self._positions, shapes, *states)
+        planes = [F.relu(p).view(-1, hidden.in_channels) for p in planes]
+        inner = [F.relu(F.linear(p, hidden.weight.flatten(1), hidden.bias)) for p in planes]
+        values = Sliced.apply(last.weight.flatten(1), last.bias, self._channels, shapes, *inner)
+        return [
+            v.view(len(z), h, w, out, inp).permute(0, 3, 4, 1, 2)
+            for v, z, (out, inp, h, w) in zip(values, states, shapes, strict=True)
+        ]
 
-    def classifier(self, z: Tensor, inp: int) -> Tensor:
-        """(n, d) -> (n, num_classes, in): all `out` channels of a 1x1 kernel, mapped to the classes."""
+    def classifier(self, states: Sequence[Tensor], inputs: Sequence[int]) -> list[Tensor]:
+        """For each (n, d) states and in-channels: (n, num_classes, in), from all `out` channels of a 1x1 kernel."""
         last = self.class_layer_predictor[1]
-        x = F.relu(self(z, (self.max_shape[0], inp, 1, 1)).flatten(2))
-        return last.weight.flatten(1) @ x + last.bias[:, None]
+        kernels = self(states, [(self.max_shape[0], i, 1, 1) for i in inputs])
+        return [last.weight.flatten(1) @ F.relu(k.flatten(2)) + last.bias[:, None] for k in kernels]
+
+    def _positions(self, rows: Tensor, shape: MaxShape) -> Tensor:
+        """Rows of the first layer, (4d * S * S, x) -> (h, w, 4d, x): position-major, ready for maps over channels."""
+        size = self.max_shape[2]
+        return rows.view(-1, size, size, rows.shape[1])[:, : shape[2], : shape[3]].permute(1, 2, 0, 3)
+
+    def _channels(self, rows: Tensor, shape: MaxShape) -> Tensor:
+        """Rows of the last layer, (O * I, x) -> (out, in, x)."""
+        return rows.view(*self.max_shape[:2], rows.shape[1])[: shape[0], : shape[1]]
+
+
+class Sliced(torch.autograd.Function):
+    """Linear layers that share one weight, each with its own cut of the rows: (n, d) -> (n, rows of its cut).
+
+    cut(rows, shape) is a view of (R, x) rows whose last dimension is x. Autograd on the cuts would make, and add up,
+    one gradient of the whole weight for every cut; here all of them add into one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, bias: Tensor, cut: Cut, shapes: Sequence[MaxShape], *xs: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(weight, bias, *xs)
+        ctx.cut, ctx.shapes = cut, shapes
+        columns, d = bias[:, None], weight.shape[1]
+        return tuple(
+            F.linear(x, cut(weight, shape).reshape(-1, d), cut(columns, shape).reshape(-1))
+            for x, shape in zip(xs, shapes, strict=True)
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        weight, bias, *xs = ctx.saved_tensors
+        grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        grad_xs = []
+        for x, shape, grad in zip(xs, ctx.shapes, grads, strict=True):
+            part, column = ctx.cut(grad_weight, shape), ctx.cut(grad_bias[:, None], shape)
+            part += (grad.t() @ x).view(part.shape)
+            column += grad.sum(0).view(column.shape)
+            grad_xs.append(grad @ ctx.cut(weight, shape).reshape(-1, weight.shape[1]))
+        return grad_weight, grad_bias, None, None, *grad_xs

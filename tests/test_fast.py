@@ -1,0 +1,31 @@
+"""The fast way of depthwise convolutions gives what torch's own gives."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from train.fast import quicken
+
+CASES = [(k, d, s, side) for k in (3, 5) for d in (1, 2) for s in (1, 2) for side in (4, 7, 16)]
+
+
+@pytest.mark.parametrize(("kernel", "dilation", "stride", "side"), CASES)
+def test_values_and_gradients(kernel: int, dilation: int, stride: int, side: int) -> None:
+    torch.manual_seed(0)
+    padding = dilation * (kernel - 1) // 2
+    plain = nn.Conv2d(8, 8, kernel, stride=stride, padding=padding, dilation=dilation, groups=8, bias=False)
+    fast = quicken(copy.deepcopy(plain))
+    x = torch.randn(2, 8, side, side).to(memory_format=torch.channels_last).requires_grad_()
+    results = []
+    for layer in (plain, fast):
+        y = layer(x)
+        results.append((y, *torch.autograd.grad(y.sin().sum(), (x, layer.weight))))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_other_layers_are_left_alone() -> None:
+    layers = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, groups=4, bias=True))
+    assert all("forward" not in vars(layer) for layer in quicken(layers))
