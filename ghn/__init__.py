@@ -37,7 +37,7 @@ _EXPORTS = {
     "ModelError": "ghn.errors",
     "DataError": "ghn.errors",
 }
-__all__ = sorted(_EXPORTS)  # noqa: PLE0605
+__all__ = sorted(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:

@@ -38,6 +38,9 @@ class ShapeEncoder(nn.Module):
     Source: GHN-2 (Knyazev et al. 2021), appendix C; lookup rules as in ghn_spec section 4.
     """
 
+    channel_row: Tensor
+    spatial_row: Tensor
+
     def __init__(self, hid: int, num_classes: int, max_size: int) -> None:
         super().__init__()
         channels, sizes = channel_values(num_classes), spatial_values(max_size)

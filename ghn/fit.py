@@ -13,7 +13,8 @@ def kernel_shape(shape: tuple[int, ...]) -> MaxShape:
     """The (out, in, h, w) of a weight: missing kernel dimensions are 1, a 3-D kernel's last two fold into one."""
     if len(shape) == 5:
         return shape[0], shape[1], shape[2], shape[3] * shape[4]
-    return (*shape, 1, 1)[:4]  # type: ignore[return-value]
+    out, inp, h, w = (*shape, 1, 1)[:4]
+    return out, inp, h, w
 
 
 def position_shape(shape: tuple[int, ...]) -> MaxShape:

@@ -75,7 +75,7 @@ class Hypernet:
         self.classes = classes
 
     def untrained(self, seed: int = 0) -> "Hypernet":
-        """The same architecture with the random weights that training would start from."""
+        """The same GHN architecture with random weights, by PyTorch's default initialisation."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             fresh = GHN(self.model.config)
@@ -199,10 +199,10 @@ def _arena(slots: "tuple[ParamSlot, ...] | list[ParamSlot]") -> Weights:
 
 
 class _Clock:
-    """Wall seconds by stage."""
+    """Wall seconds by stage, in the order of the flow."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds = dict.fromkeys(("graph", "propagation", "decoding", "writing"), 0.0)
 
     @contextmanager
     def __call__(self, stage: str) -> Generator[None]:
@@ -210,4 +210,4 @@ class _Clock:
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            self.seconds[stage] += time.perf_counter() - start

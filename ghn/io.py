@@ -109,8 +109,9 @@ def _load_folder(folder: Path) -> Hypernet:
     config = read_config(folder / CONFIG)
     content = _read_tensors(folder, config["sha256"])
     try:
-        model = GHN(GHNConfig.from_dict(config["ghn"]))
-        model.load_state_dict(load_tensors(content))
+        with torch.device("meta"):  # no initialisation to pay for, and the caller's random generator stays as it is
+            model = GHN(GHNConfig.from_dict(config["ghn"]))
+        model.load_state_dict(load_tensors(content), assign=True)
         return Hypernet(model, config["card"], int(config["image_size"]), tuple(config["classes"]))
     except _UNFIT as error:
         raise CheckpointError(

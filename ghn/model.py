@@ -13,6 +13,7 @@ from ghn.decode.conv import ConvDecoder, MaxShape
 from ghn.decode.vector import VectorDecoder
 from ghn.encode import ShapeEncoder
 from ghn.fit import kernel_shape, position_shape, squash, tile
+from ghn.layers import affine
 from ghn.plan import DecodePlan, Group, Target
 from ghn.primitives import Primitive, Role
 from ghn.propagate.gated import GatedGNN
@@ -41,7 +42,8 @@ class GHNConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "GHNConfig":
-        return cls(**{**data, "max_shape": tuple(data["max_shape"])})
+        out, inp, h, w = data["max_shape"]
+        return cls(**{k: v for k, v in data.items() if k != "max_shape"}, max_shape=(out, inp, h, w))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +170,8 @@ def unit_variance(model: GHN, batch: GraphBatch) -> None:
     """
     states = model.node_states(batch)
     plan = DecodePlan.build(batch, model.config.max_shape)
-    last = model.decoder.conv[2]
+    weight, bias = affine(model.decoder.conv, 2)
     kernels = model.decoder([states[g.nodes] for g in plan.kernels], [g.shape for g in plan.kernels])
     std = torch.cat([k.flatten() for k in kernels]).std()
-    last.weight /= std
-    last.bias.zero_()
+    weight /= std
+    bias.zero_()

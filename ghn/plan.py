@@ -72,7 +72,8 @@ class DecodePlan:
 
 def _block_shape(slot: ParamSlot, max_shape: MaxShape) -> MaxShape:
     full = position_shape(slot.shape) if slot.role is Role.POSITION else kernel_shape(slot.shape)
-    return tuple(min(a, b) for a, b in zip(full, max_shape, strict=True))  # type: ignore[return-value]
+    out, inp, h, w = (min(a, b) for a, b in zip(full, max_shape, strict=True))
+    return out, inp, h, w
 
 
 def _group(batch: GraphBatch, shape: MaxShape, targets: list[Target]) -> Group:

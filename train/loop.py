@@ -8,8 +8,8 @@ import copy
 import math
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ghn.layers import affine
+
 MaxShape = tuple[int, int, int, int]
 Cut = Callable[[Tensor, MaxShape], Tensor]
 
@@ -33,11 +35,11 @@ class ConvDecoder(nn.Module):
         """For each (n, d) states and (out, in, h, w) within max_shape: the (n, out, in, h, w) tensors."""
         if not states:
             return []
-        fc, hidden, last = self.fc[0], self.conv[0], self.conv[2]
-        planes = Sliced.apply(fc.weight, fc.bias, self._positions, shapes, *states)
-        planes = [F.relu(p).view(-1, hidden.in_channels) for p in planes]
-        inner = [F.relu(F.linear(p, hidden.weight.flatten(1), hidden.bias)) for p in planes]
-        values = Sliced.apply(last.weight.flatten(1), last.bias, self._channels, shapes, *inner)
+        weight, bias = affine(self.conv, 0)
+        planes = Sliced.apply(*affine(self.fc, 0), self._positions, shapes, *states)
+        planes = [F.relu(p).view(-1, weight.shape[1]) for p in planes]
+        inner = [F.relu(F.linear(p, weight, bias)) for p in planes]
+        values = Sliced.apply(*affine(self.conv, 2), self._channels, shapes, *inner)
         return [
             v.view(len(z), h, w, out, inp).permute(0, 3, 4, 1, 2)
             for v, z, (out, inp, h, w) in zip(values, states, shapes, strict=True)
@@ -45,9 +47,9 @@ class ConvDecoder(nn.Module):
 
     def classifier(self, states: Sequence[Tensor], inputs: Sequence[int]) -> list[Tensor]:
         """For each (n, d) states and in-channels: (n, num_classes, in), from all `out` channels of a 1x1 kernel."""
-        last = self.class_layer_predictor[1]
+        weight, bias = affine(self.class_layer_predictor, 1)
         kernels = self(states, [(self.max_shape[0], i, 1, 1) for i in inputs])
-        return [last.weight.flatten(1) @ F.relu(k.flatten(2)) + last.bias[:, None] for k in kernels]
+        return [weight @ F.relu(k.flatten(2)) + bias[:, None] for k in kernels]
 
     def _positions(self, rows: Tensor, shape: MaxShape) -> Tensor:
         """Rows of the first layer, (4d * S * S, x) -> (h, w, 4d, x): position-major, ready for maps over channels."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.batch import GraphBatch
+from ghn.layers import affine
 
 
 class MessageMLP(nn.Module):
@@ -65,12 +66,12 @@ class GatedGNN(nn.Module):
     def message_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Both message MLPs as one: (k*inner, d), (k*inner,), block-diagonal (k*d, k*inner), (k*d,)."""
         mlps = [self.mlp] if self.mlp_ve is None else [self.mlp, self.mlp_ve]
-        first, second = [m.fc[0] for m in mlps], [m.fc[2] for m in mlps]
+        first, second = [affine(m.fc, 0) for m in mlps], [affine(m.fc, 2) for m in mlps]
         return (
-            torch.cat([f.weight for f in first]),
-            torch.cat([f.bias for f in first]),
-            torch.block_diag(*(s.weight for s in second)),
-            torch.cat([s.bias for s in second]),
+            torch.cat([weight for weight, _ in first]),
+            torch.cat([bias for _, bias in first]),
+            torch.block_diag(*(weight for weight, _ in second)),
+            torch.cat([bias for _, bias in second]),
         )
 
 

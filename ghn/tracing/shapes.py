@@ -177,6 +177,16 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     return _meta((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first)
 
 
+def _recurrent(input: Tensor, state: Any, weights: Any, *options: Any) -> tuple[Tensor, ...] | None:
+    # torch would unroll the sequence; (data, batch_sizes, state, weights...) of a packed one is left to it.
+    if not isinstance(weights, list):
+        return None
+    states = (state,) if isinstance(state, Tensor) else tuple(state)
+    bidirectional = options[4]
+    out = _meta((*input.shape[:-1], states[0].shape[-1] * (1 + bidirectional)), input)
+    return (out, *(torch.empty_like(s) for s in states))
+
+
 SHORTCUTS: dict[Any, Callable[..., Any]] = {
     torch.conv2d: _conv2d,
     F.batch_norm: _batch_norm,
@@ -188,6 +198,7 @@ SHORTCUTS: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: _attention,
     F.multi_head_attention_forward: _multihead,
     torch.cat: _cat,
+    **dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu), _recurrent),
     F.softmax: _softmax,
     **dict.fromkeys((F.relu, F.relu6, F.gelu, F.silu, F.hardswish, F.hardsigmoid), _elementwise),
     **dict.fromkeys((F.leaky_relu, F.elu, F.mish, F.dropout), _elementwise),
