@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,7 +12,6 @@ from ghn.decode.conv import ConvDecoder, MaxShape
 from ghn.decode.vector import VectorDecoder
 from ghn.encode import ShapeEncoder
 from ghn.fit import kernel_shape, position_shape, squash, tile
-from ghn.layers import affine
 from ghn.plan import DecodePlan, Group, Target
 from ghn.primitives import Primitive, Role
 from ghn.propagate.gated import GatedGNN
@@ -158,20 +156,3 @@ def _position(block: Tensor, shape: tuple[int, ...]) -> Tensor:
 def embedding(states: Tensor) -> Tensor:
     """(N, d) node states of one graph -> (d,) embedding of the architecture: their mean. ghn_spec 13."""
     return states.mean(dim=0)
-
-
-@torch.no_grad()
-def unit_variance(model: GHN, batch: GraphBatch) -> None:
-    """Rescales the decoders' last layers so that, on this batch, decoded kernels have unit variance before gain.
-
-    PyTorch's default initialisation leaves them some ten times too small, and a network whose predicted weights
-    start at a tenth of He's variance passes hardly any signal. Data-dependent, in the manner of LSUV (Mishkin &
-    Matas 2016).
-    """
-    states = model.node_states(batch)
-    plan = DecodePlan.build(batch, model.config.max_shape)
-    weight, bias = affine(model.decoder.conv, 2)
-    kernels = model.decoder([states[g.nodes] for g in plan.kernels], [g.shape for g in plan.kernels])
-    std = torch.cat([k.flatten() for k in kernels]).std()
-    weight /= std
-    bias.zero_()

@@ -1,6 +1,7 @@
 """The meta-batch's gradient against the plain joint backward, and what is not finite left out and counted."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -75,6 +76,18 @@ def test_equals_the_joint_backward(ghn: GHN, budget: int, smoothing: float) -> N
     assert (result.networks, result.skipped) == (3, 0)
     assert result.loss == pytest.approx(loss, rel=1e-5)
     assert_close(gradients(ghn), expected)
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["distinct modules", "one module twice"])
+def test_threads_change_no_bit(ghn: GHN, twice: bool) -> None:
+    torch.set_num_threads(1)
+    given = jobs()
+    given += given[:1] if twice else []
+    meta_gradient(ghn, given, budget=10_000)
+    expected = gradients(ghn)
+    with ThreadPoolExecutor(3) as threads:
+        meta_gradient(ghn, given, budget=10_000, run=threads.map)
+    assert all(torch.equal(value, expected[name]) for name, value in gradients(ghn).items())
 
 
 def test_a_network_that_is_not_finite_leaves_the_mean_of_the_others(ghn: GHN) -> None:

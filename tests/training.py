@@ -23,7 +23,6 @@ def tiny(**changes: object) -> Recipe:
         "warmup": 2,
         "ema": 0.9,
         "clip_network": 5.0,
-        "unit_variance": True,
         "node_budget": 100,
         "val_networks": 1,
         "val_images": 20,

@@ -43,8 +43,7 @@ class Stage:
 class Recipe:
     """A whole run.
 
-    ghn: fields of GHNConfig that differ from its defaults. unit_variance: decoders start rescaled to
-    kernels of unit variance (ghn.model.unit_variance). corpus: networks per stage's pool.
+    ghn: fields of GHNConfig that differ from its defaults. corpus: networks per stage's pool.
     warmup: steps of linear growth of the learning rate. milestones: fractions of the run after which it drops to a
     tenth; without any, it falls as a cosine to lr * lr_floor. clip: largest gradient norm. clip_network: largest norm
     of one network's gradient with respect to its weights.
@@ -59,7 +58,6 @@ class Recipe:
     name: str
     stages: tuple[Stage, ...]
     ghn: Mapping[str, Any] = field(default_factory=dict)
-    unit_variance: bool = False
     corpus: int = 1000
     optimiser: str = "adamw"
     lr: float = 1e-3

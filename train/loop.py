@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ghn.errors import CheckpointError
-from ghn.model import GHN, GHNConfig, unit_variance
+from ghn.model import GHN, GHNConfig
 from train import checkpoint
 from train.config import Recipe, Stage
 from train.data import Images
@@ -59,7 +59,6 @@ class Trainer:
         self._images = (train, val)
         self._pools = pools
         self._stage_index = -1
-        self._fresh = True  # the weights are still random
         with _seeded(recipe.seed, 0, INITIAL):
             self.ghn = GHN(GHNConfig.from_dict(GHNConfig(num_classes=NUM_CLASSES).to_dict() | dict(recipe.ghn)))
         self.average = copy.deepcopy(self.ghn).eval().requires_grad_(False)
@@ -96,7 +95,6 @@ class Trainer:
             self.average.load_state_dict(saved.tensors["average"])
             restore_optimiser(self.ghn, self.optimiser, saved.tensors["optimiser"])
             self.counts = Counts(**saved.state["counts"])
-            self._fresh = False
         except (KeyError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint at step {saved.step} does not fit this recipe: {error}") from error
 
@@ -105,7 +103,6 @@ class Trainer:
         try:
             self.ghn.load_state_dict(saved.tensors["average"])
             self.average.load_state_dict(saved.tensors["average"])
-            self._fresh = False
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(f"the weights at step {saved.step} do not fit this recipe: {error}") from error
 
@@ -128,11 +125,6 @@ class Trainer:
             self._val_pool = self._pool("val", recipe.val_networks, report)
             held_out = val.take(torch.arange(min(recipe.val_images, len(val)))).resized(stage.image_size)
             self._val_batches = list(held_out.batches(VAL_BATCH))
-        if self._fresh and recipe.unit_variance:
-            graphs = [job.graph for job in self._jobs()]
-            unit_variance(self.ghn, self.ghn.collate(graphs))
-            self.average.load_state_dict(self.ghn.state_dict())
-        self._fresh = False
 
     def _pool(self, split: str, size: int, report: Callable[[str], None]) -> Pool:
         spec = PoolSpec.of(self.recipe, self._stage, split, size)

@@ -91,7 +91,7 @@ def _order(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(size)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)  # as many as a pool holds: building one costs as much as running it
 def _module(genotype: Genotype, image_size: int) -> nn.Module:
     return deepnets_gen.build(genotype, num_classes=NUM_CLASSES, image_size=image_size, device="meta")
 
