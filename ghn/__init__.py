@@ -1,6 +1,7 @@
 """Predict every weight of an unseen network in one forward pass of a graph hypernetwork.
 
 import ghn
+torchvision = ghn.import_torchvision()
 hyper = ghn.load("ghn2-cifar10")
 model = ghn.adjust_stem(torchvision.models.resnet50(num_classes=10), 32)
 weights, report = hyper.predict(model)
@@ -29,6 +30,7 @@ _EXPORTS = {
     "adjust_stem": "ghn.stem",
     "batch_statistics": "ghn.norms",
     "functional": "ghn.assign",
+    "import_torchvision": "ghn._compat",
     "GHNError": "ghn.errors",
     "GraphError": "ghn.errors",
     "TraceError": "ghn.errors",

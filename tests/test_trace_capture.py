@@ -274,6 +274,7 @@ def test_no_kernel_runs_on_the_module_s_own_numbers():
     [
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 26 * 26, 4)), 4),  # MNIST's size
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 30 * 30, 4)), 4),  # CIFAR's
+        (nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 2, 3)), 2),
         (nn.Sequential(nn.Linear(7, 4), nn.ReLU(), nn.Linear(4, 2)), 4),
         (nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), 2),
     ],

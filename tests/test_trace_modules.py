@@ -552,15 +552,20 @@ def test_learned_queries_start_at_the_input():
 )
 def test_reparametrised_weight_is_the_parameter_of_its_size(norm):
     graph = traced(lambda m, x: m.b(m.a(x)), IMAGE, a=norm(conv()), b=conv())
-    covered = roles(graph)
+    named = {n.removeprefix("a.parametrizations.weight."): r for n, r in roles(graph).items() if n != "b.weight"}
     if norm is torch.nn.utils.parametrizations.weight_norm:
-        assert covered["a.parametrizations.weight.original1"] is Role.WEIGHT
-        (magnitude,) = uncovered(graph).items()
-        assert magnitude[0] == "a.parametrizations.weight.original0"
-        assert magnitude[1][0]
-        assert "conv2d" in magnitude[1][1]
+        assert named == {"original0": Role.SCALE, "original1": Role.WEIGHT}
     else:
-        assert covered["a.parametrizations.weight.original"] is Role.WEIGHT
+        assert named == {"original": Role.WEIGHT}
+    assert ops(graph) == ["input", "conv", "conv"]
+
+
+def test_low_rank_update_of_a_weight_has_no_rule():
+    graph = traced(lambda m, x: F.linear(x, m.w + m.up @ m.down), w=param(5, 8), up=param(5, 2), down=param(2, 8))
+    assert roles(graph) == {"w": Role.CLASSIFIER_WEIGHT}
+    assert uncovered(graph) == dict.fromkeys(
+        ("up", "down"), (True, "it takes part through `add` and `linear`, for which there is no rule")
+    )
 
 
 def test_standardised_weight():
@@ -572,6 +577,58 @@ def test_standardised_weight():
     graph = traced(forward, IMAGE, a=conv())
     assert ops(graph) == ["input", "conv"]
     assert roles(graph) == {"a.weight": Role.WEIGHT}
+
+
+def test_gain_of_a_standardised_weight_is_a_scale():
+    def forward(m, x):
+        gain = (m.gain * 0.1).view(-1)
+        w = F.batch_norm(m.a.weight.reshape(1, 4, -1), None, None, weight=gain, training=True).reshape_as(m.a.weight)
+        return F.conv2d(x, w, padding=1)
+
+    graph = traced(forward, IMAGE, a=conv(), gain=param(4, 1, 1, 1))
+    assert roles(graph) == {"a.weight": Role.WEIGHT, "gain": Role.SCALE}
+    assert {s.node for s in graph.slots} == {1}
+
+
+def test_parts_of_a_bias_are_biases():
+    def forward(m, x):
+        bias = torch.cat([m.q_bias, torch.zeros_like(m.q_bias), m.v_bias])
+        return F.linear(x, m.w, bias).relu()
+
+    graph = traced(forward, w=param(12, 8), q_bias=param(4), v_bias=param(4))
+    assert ops(graph) == ["input", "conv", "bias"]
+    assert {s.fqn for s in graph.slots if s.node == 2} == {"q_bias", "v_bias"}
+
+
+def test_fused_scale_and_shift():
+    graph = traced(
+        lambda m, x: m.b(torch.addcmul(m.beta, m.alpha, m.a(x))),
+        IMAGE,
+        **{"a": conv(), "b": conv(), "alpha": param(4, 1, 1), "beta": param(4, 1, 1)},
+    )
+    where = {s.fqn: (s.role, graph.names[s.node]) for s in graph.slots}
+    assert where["alpha"] == (Role.SCALE, "a.weight")
+    assert where["beta"] == (Role.OFFSET, "b.weight")
+    assert ops(graph) == ["input", "conv", "conv"]
+
+
+def test_positions_multiplied_with_the_queries_ride_on_the_attention():
+    def forward(m, x):
+        q, k, v = m.qkv(x).chunk(3, -1)
+        scores = q @ k.transpose(1, 2)
+        scores[:, 1:] = scores[:, 1:] + torch.einsum("bic,ijc->bij", q, m.table[torch.arange(36).view(6, 6) % 5])[:, 1:]
+        return m.out(scores.softmax(-1) @ v)
+
+    graph = traced(forward, qkv=nn.Linear(8, 24, bias=False), out=nn.Linear(8, 8, bias=False), table=param(5, 8))
+    assert edges(graph) == {("input", "qkv.weight"), ("qkv.weight", "msa"), ("msa", "out.weight")}
+    assert roles(graph)["table"] is Role.OFFSET
+
+
+def test_heads_that_are_averaged_all_classify():
+    graph = traced(lambda m, x: (m.a(x) + m.b(x)) / 2, a=nn.Linear(8, 3), b=nn.Linear(8, 3, bias=False))
+    assert {r.value for r in roles(graph).values()} == {"classifier_weight", "classifier_bias"}
+    residual = traced(lambda m, x: m.a(x) + m.b(m.a(x).relu()), a=nn.Linear(8, 8), b=nn.LayerNorm(8))
+    assert roles(residual)["a.weight"] is Role.WEIGHT
 
 
 @pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN])

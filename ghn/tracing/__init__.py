@@ -11,10 +11,11 @@ from torch.nn.parameter import is_lazy
 
 from ghn.errors import TraceError
 from ghn.graph import ArchGraph
+from ghn.tracing.arguments import Param
 from ghn.tracing.capture import Attempt, Recording, attempts, record
 from ghn.tracing.coverage import finish, reasons
 from ghn.tracing.inputs import Call, candidates
-from ghn.tracing.lift import Param, lift
+from ghn.tracing.lift import lift
 from ghn.tracing.passes import PASSES, prune
 from ghn.tracing.rules import Kind, Rule, register
 

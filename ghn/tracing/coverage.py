@@ -7,9 +7,9 @@ import numpy as np
 
 from ghn.graph import ArchGraph, ParamSlot, Uncovered
 from ghn.primitives import Role
+from ghn.tracing.arguments import Param
 from ghn.tracing.capture import Recording
 from ghn.tracing.draft import INPUT, Draft
-from ghn.tracing.lift import Param
 
 Reasons = dict[int, tuple[str, bool]]  # parameter -> (why it has no slot, whether it can matter to the output)
 

@@ -16,7 +16,7 @@ def candidates(model: nn.Module, example_input: Any = None, image_size: int | No
     """(args, kwargs) to try, most likely first; their tensors are on meta unless the caller gave them.
 
     example_input: a tensor, or a tuple or list of positional or a mapping of keyword arguments. Without one: float
-    images (2, C, s, s) with C of the first convolution (3 if there is none) and s = image_size, else
+    images (2, C, s, s) with C of the first convolution, or 3, and s = image_size, else
     `model.expected_input_sz` (an int, or the shape without batch), else each of the usual sizes in turn; a model
     without convolutions is tried on vectors (2, n) of its first weight's width first.
     """
@@ -45,9 +45,11 @@ def _shapes(model: nn.Module, image_size: int | None) -> Iterator[tuple[int, ...
     matrix = next((p for p in model.parameters() if p.dim() == 2), None)
     if convolution is None and matrix is not None and not given:
         yield (matrix.shape[1],)
-    channels = convolution.in_channels if convolution is not None else 3
-    for side in (given,) if given else _SIDES:
-        yield channels, side, side
+    # Three too: the first convolution may come after pixels were folded into channels.
+    channels = [convolution.in_channels] if convolution is not None else []
+    for c in dict.fromkeys((*channels, 3)):
+        for side in (given,) if given else _SIDES:
+            yield c, side, side
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

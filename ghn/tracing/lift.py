@@ -6,46 +6,25 @@ the passes keep or dissolve.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from ghn.graph import encoder_shape
 from ghn.primitives import Primitive, Role
+from ghn.tracing.arguments import (
+    CONSTANT,
+    Param,
+    Value,
+    bind,
+    convolution,
+    over_positions,
+    tensor_arguments,
+    window,
+)
 from ghn.tracing.capture import Call, Recording
 from ghn.tracing.draft import INPUT, NO_SHAPE, Draft, Node
 from ghn.tracing.rules import RULES, Kind, Rule
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """Where a tensor comes from. node: its node, None unless it is data. params: the parameters it is made of,
-    empty for data. via: the last function on the way from them, empty for a parameter itself."""
-
-    node: int | None = None
-    params: frozenset[int] = frozenset()
-    via: str = ""
-
-    @property
-    def is_data(self) -> bool:
-        return self.node is not None
-
-
-CONSTANT = Value()
-
-
-@dataclass(frozen=True)
-class Param:
-    """One distinct parameter: every path it has, and its shape."""
-
-    names: tuple[str, ...]
-    shape: tuple[int, ...]
-    numel: int
-
-    @property
-    def fqn(self) -> str:
-        return self.names[0]
 
 
 def lift(recording: Recording, params: Sequence[Param]) -> Draft:
@@ -72,7 +51,7 @@ class Lift:
         """Adds the nodes of one call and notes where its results come from."""
         self.call = call
         rule = RULES.get(call.function)
-        found = _LIFTED_BY[rule.kind](self, rule, _bind(call, rule)) if rule else self.join()
+        found = _LIFTED_BY[rule.kind](self, rule, bind(call, rule)) if rule else self.join()
         for made in call.out:
             self.values[made] = found
 
@@ -86,7 +65,7 @@ class Lift:
     def operands(self) -> list[Value]:
         """Its tensor arguments that are no constants. One tensor given twice counts twice."""
         found = []
-        for tensor in _tensor_arguments(self.call):
+        for tensor in tensor_arguments(self.call):
             value = self.value(tensor)
             if value is not CONSTANT:
                 found.append(value)
@@ -106,23 +85,45 @@ class Lift:
         op: Primitive | None,
         operands: Iterable[Value],
         shape: Sequence[int] | None = None,
-        param: int | None = None,
-        role: Role | None = None,
+        fqn: str = "",
     ) -> int:
         """A node fed by the data among the operands, or by `input` if there is none; offsets ride on it."""
         operands = list(operands)
         sources = [{v.node} for v in operands if v.node is not None]
-        fqn = "" if param is None else self.params[param].fqn
         node = Node(kind, op, sources or [{INPUT}], fqn, self.call.path, encoder_shape(shape) if shape else NO_SHAPE)
-        node.slots = [(param, role)] if param is not None and role is not None else []
-        node.slots += [(p, Role.OFFSET) for v in operands for p in sorted(v.params)]
+        node.slots = [(p, Role.OFFSET) for v in operands for p in sorted(v.params)]
         return self.draft.add(node)
 
-    def lose(self, node: int, value: Value, but: int | None = None) -> None:
+    def add_weight(self, kind: Kind, op: Primitive, operands: Iterable[Value], argument: Tensor, role: Role) -> int:
+        """A node that stands for a layer's argument."""
+        param = self.whole(argument)
+        fqn = "" if param is None else self.params[param].fqn
+        node = self.add(kind, op, operands, self.shape_of(argument), fqn)
+        self.fill(node, argument, role)
+        return node
+
+    def fill(self, node: int, argument: Any, role: Role) -> None:
+        """Puts the parameters that a layer's argument is made of on its node: the argument itself or the parts it is
+        concatenated from in this role, what they are multiplied with as scales. Other ways in have no rule."""
+        value = self.value(argument)
+        main = self.whole(argument)
+        parts = {main} if main is not None else value.params if value.via in _CONCATENATIONS else set()
+        slots = self.draft.nodes[node].slots
+        slots += [(p, role) for p in sorted(parts) if len(self.params[p].shape) == argument.dim() or p == main]
+        scales = value.scales - parts
+        slots += [(p, Role.SCALE) for p in sorted(scales)]
+        self.lose(node, value, {p for p, _ in slots})
+
+    def lose(self, node: int, value: Value, but: set[int]) -> None:
         """Notes that no rule covers how these parameters get into the node."""
         through = f"`{value.via}` and " if value.via and value.via != self.call.name else ""
         reason = f"it takes part through {through}`{self.call.name}`, for which there is no rule"
-        self.draft.nodes[node].lost += [(p, reason) for p in sorted(value.params) if p != but]
+        self.draft.nodes[node].lost += [(p, reason) for p in sorted(value.params - but)]
+
+    def shape_of(self, argument: Tensor) -> tuple[int, ...]:
+        """The parameter's own shape where a layer's argument is one, else the argument's."""
+        param = self.whole(argument)
+        return tuple(argument.shape) if param is None else self.params[param].shape
 
     # One method per kind. Each returns where the results come from.
 
@@ -136,7 +137,7 @@ class Lift:
             return Value(sources.pop())
         node = self.add(Kind.JOIN, None, [v for v in operands if v.is_data])
         for value in operands:
-            self.lose(node, value)
+            self.lose(node, value, set())
         return Value(node)
 
     def constant(self, *_: Any) -> Value:
@@ -146,16 +147,18 @@ class Lift:
         value = self.value(self.call.args[0])
         return value if value.is_data else self._of_parameters([value])
 
-    def _of_parameters(self, operands: Iterable[Value]) -> Value:
-        params = frozenset().union(*(v.params for v in operands))
-        return Value(params=params, via=self.call.name) if params else CONSTANT
+    def _of_parameters(self, operands: Iterable[Value], scales: Iterable[Value] = ()) -> Value:
+        operands, scales = list(operands), list(scales)
+        params = frozenset().union(*(v.params for v in (*operands, *scales)))
+        scaling = frozenset().union(*(v.scales for v in operands), *(v.params for v in scales))
+        return Value(params=params, scales=scaling, via=self.call.name) if params else CONSTANT
 
     def layer(self, rule: Rule, given: dict[str, Any]) -> Value:
         inputs = [self.value(given.get("input")), self.value(given.get("other"))]
         weight, bias = given["weight"], given.get("bias")
         if self.value(weight).is_data:
             return self.matmul(rule, given)  # weights that the network computes: a product of data
-        op, classifies = _convolution(weight, given, rule)
+        op, classifies = convolution(weight, given, rule)
         node = self._weighted(op, inputs, weight, classifies)
         return self._biased(node, bias)
 
@@ -165,11 +168,8 @@ class Lift:
         if not value.params:
             sources = [v for v in inputs if v.is_data]
             return sources[0] if len(sources) == 1 else Value(self.add(Kind.JOIN, None, inputs))
-        param = self.whole(weight)
-        shape = tuple(weight.shape) if param is None else self.params[param].shape
-        node = self.add(Kind.LAYER, op, inputs, shape, param, Role.WEIGHT)
-        self.draft.nodes[node].classifies = classifies and len(shape) in (2, 4)
-        self.lose(node, value, but=param)
+        node = self.add_weight(Kind.LAYER, op, inputs, weight, Role.WEIGHT)
+        self.draft.nodes[node].classifies = classifies and len(self.shape_of(weight)) in (2, 4)
         return Value(node)
 
     def _biased(self, below: Value, bias: Any) -> Value:
@@ -178,53 +178,44 @@ class Lift:
             return Value(self.add(Kind.JOIN, None, [below, value]))
         if not value.params:
             return below
-        param = self.whole(bias)
-        shape = tuple(bias.shape) if param is None else self.params[param].shape
-        node = self.add(Kind.LAYER, Primitive.BIAS, [below], shape, param, Role.BIAS)
-        self.lose(node, value, but=param)
-        return Value(node)
+        return Value(self.add_weight(Kind.LAYER, Primitive.BIAS, [below], bias, Role.BIAS))
 
     def norm(self, rule: Rule, given: dict[str, Any]) -> Value:
         data, weight, bias = (self.value(given.get(k)) for k in ("input", "weight", "bias"))
         if weight.is_data or bias.is_data:
             return self.join()
         if data.params and rule.op is Primitive.BN:
-            return self._of_parameters([data, weight, bias])  # weights standardised by a batch norm over them
+            return self._of_parameters([data, bias], scales=[weight])  # weights standardised by a batch norm over them
         if not (weight.params or bias.params):
             return data if data.is_data else self._of_parameters([data])
-        first = given["weight"] if weight.params else given["bias"]
-        param, shift = self.whole(given.get("weight")), self.whole(given.get("bias"))
-        shape = tuple(first.shape)
-        node = self.add(Kind.NORM, rule.op, [data], shape, param, Role.NORM_WEIGHT)
-        if shift is not None:
-            self.draft.nodes[node].slots.append((shift, Role.NORM_BIAS))
-        self.lose(node, weight, but=param)
-        self.lose(node, bias, but=shift)
+        op = rule.op or Primitive.LN
+        if not weight.params:
+            return Value(self.add_weight(Kind.NORM, op, [data], given["bias"], Role.NORM_BIAS))
+        node = self.add_weight(Kind.NORM, op, [data], given["weight"], Role.NORM_WEIGHT)
+        if bias.params:
+            self.fill(node, given["bias"], Role.NORM_BIAS)
         return Value(node)
 
     def table(self, rule: Rule, given: dict[str, Any]) -> Value:
         index, weight = self.value(given["input"]), self.value(given["weight"])
         if not weight.params:
             return self.join()
-        param = self.whole(given["weight"])
-        shape = tuple(given["weight"].shape)
-        node = self.add(Kind.TABLE, rule.op, [index], shape, param, Role.POSITION)
+        node = self.add_weight(Kind.TABLE, Primitive.POS_ENC, [index], given["weight"], Role.POSITION)
         if not index.is_data:
             self.draft.nodes[node].operands = []  # looked up by position: a source
             self.draft.consumers[INPUT].discard(node)
-        self.lose(node, weight, but=param)
         return Value(node)
 
     def pool(self, rule: Rule, given: dict[str, Any]) -> Value:
         data = self.value(given["input"])
         if not data.is_data:
             return self.join()
-        return Value(self.add(Kind.POOL, rule.op, [data], _window(given)))
+        return Value(self.add(Kind.POOL, rule.op, [data], window(given)))
 
     def mean(self, rule: Rule, given: dict[str, Any]) -> Value:
         data = self.value(given["input"])
-        over_positions = _over_positions(given["input"].dim(), given.get("dim"), given.get("keepdim", False))
-        if not (data.is_data and over_positions):
+        globally = over_positions(given["input"].dim(), given.get("dim"), given.get("keepdim", False))
+        if not (data.is_data and globally):
             return self.join()
         return Value(self.add(Kind.POOL, rule.op, [data]))
 
@@ -258,7 +249,7 @@ class Lift:
         data = [v for v in operands if v.is_data]
         added = [v for v in operands if v.params]
         if len(data) == 1 and len(added) == 1 and self._is_bias(data[0], added[0]):
-            tensor = next(t for t in _tensor_arguments(self.call) if self.value(t) is added[0])
+            tensor = next(t for t in tensor_arguments(self.call) if self.value(t) is added[0])
             return self._biased(data[0], tensor)
         return self._meet(Kind.SUM, operands)
 
@@ -284,23 +275,37 @@ class Lift:
         return Value(self.add(kind, None, operands))
 
     def product(self, *_: Any) -> Value:
-        value = self._meet(Kind.PRODUCT, self.operands())
-        if value.is_data:
-            node = self.draft.nodes[value.node or INPUT]
-            node.slots = [(p, Role.SCALE if role is Role.OFFSET else role) for p, role in node.slots]
+        return self._product(tensor_arguments(self.call))
+
+    def _product(self, factors: Iterable[Tensor]) -> Value:
+        factors = sorted(factors, key=lambda t: -t.numel())
+        values = [v for v in map(self.value, factors) if v is not CONSTANT]
+        if not any(v.is_data for v in values):
+            # The largest factor is what the others scale, if there is a largest.
+            tie = len(factors) > 1 and factors[0].numel() == factors[1].numel()
+            return self._of_parameters(values) if tie else self._of_parameters(values[:1], scales=values[1:])
+        value = self._meet(Kind.PRODUCT, values)
+        node = self.draft.nodes[value.node or INPUT]
+        node.slots = [(p, Role.SCALE if role is Role.OFFSET else role) for p, role in node.slots]
         return value
+
+    def sum_of_product(self, rule: Rule, given: dict[str, Any]) -> Value:
+        product = self._product([given["tensor1"], given["tensor2"]])
+        return self._meet(Kind.SUM, [v for v in (self.value(given["input"]), product) if v is not CONSTANT])
 
     def matmul(self, rule: Rule, given: dict[str, Any]) -> Value:
         added = given.get("bias") if rule.kind in (Kind.MATMUL, Kind.LAYER) else None
-        factors = [t for t in _tensor_arguments(self.call) if t is not added]
+        factors = [t for t in tensor_arguments(self.call) if t is not added]
         data = [v for v in map(self.value, factors) if v.is_data]
         weights = [t for t in factors if self.value(t).params]
         if not data:
             return self._of_parameters(self.operands())
         if weights and weights[0].dim() > 1:
-            node = self._weighted(Primitive.CONV, data, weights[0]).node
+            if self.whole(weights[0]) is None:  # rows picked from a table by position
+                return self._biased(Value(self.add(Kind.JOIN, None, map(self.value, factors))), added)
+            node = self._weighted(Primitive.CONV, data, weights[0]).node or INPUT
             for tensor in weights[1:]:
-                self.lose(node or INPUT, self.value(tensor))
+                self.lose(node, self.value(tensor), set())
             return self._biased(Value(node), added)
         if weights:  # a vector: it scales
             node = self.add(Kind.PRODUCT, None, data)
@@ -315,58 +320,7 @@ class Lift:
         return Value(self.add(Kind.SOFTMAX, None, data)) if data else self.join()
 
 
+_CONCATENATIONS = frozenset({"cat", "concat", "concatenate"})
 _LIFTED_BY: dict[Kind, Callable[[Lift, Rule, dict[str, Any]], Value]] = {
     kind: getattr(Lift, kind.name.lower()) for kind in Kind
 }
-
-
-def _bind(call: Call, rule: Rule) -> dict[str, Any]:
-    given = dict(zip(rule.names, call.args, strict=False))
-    given.update(call.kwargs)
-    return given
-
-
-def _tensor_arguments(call: Call) -> list[Tensor]:
-    found: list[Tensor] = []
-    todo = [*call.kwargs.values(), *reversed(call.args)] if call.kwargs else list(reversed(call.args))
-    while todo:
-        item = todo.pop()
-        if isinstance(item, Tensor):
-            found.append(item)
-        elif isinstance(item, list | tuple):
-            todo.extend(reversed(item))
-    return found
-
-
-def _convolution(weight: Tensor, given: dict[str, Any], rule: Rule) -> tuple[Primitive, bool]:
-    """The node type of a layer's weight, and whether it could be a classifier: linear, or 1x1 with all inputs."""
-    groups, dilation = given.get("groups", 1), given.get("dilation", 1)
-    if groups > 1:
-        nearest = dilation if isinstance(dilation, int) else min(dilation)
-        return (Primitive.DIL_CONV if nearest > 1 else Primitive.SEP_CONV), False
-    one_by_one = weight.dim() == 2 or (weight.dim() == 4 and tuple(weight.shape[2:]) == (1, 1))
-    return Primitive.CONV, one_by_one and not rule.transposed
-
-
-def _window(given: dict[str, Any]) -> tuple[int, ...] | None:
-    """The shape (1, 1, kh, kw) of a pooling window; None if the pool is adaptive."""
-    kernel = given.get("kernel", given.get("kernel_size"))
-    if kernel is None:
-        return None
-    if isinstance(kernel, int):
-        kernel = (kernel,) * (given["input"].dim() - 2)
-    return (1, 1, *kernel, 1)[: max(4, 2 + len(kernel))]
-
-
-def _over_positions(rank: int, dim: Any, keepdim: bool) -> bool:
-    """Whether a reduction over `dim` leaves one number per image and channel.
-
-    4-D: over both spatial dimensions, channels first or last; 3-D: over the tokens in the middle, or over a
-    flattened image at the end, unless the dimension is kept: that is a norm over channels written out.
-    """
-    if dim is None or isinstance(dim, str):
-        return False
-    dims = {d % rank for d in ([dim] if isinstance(dim, int) else dim)}
-    if rank == 4:
-        return dims in ({2, 3}, {1, 2})
-    return rank == 3 and (dims == {1} or (dims == {2} and not keepdim))

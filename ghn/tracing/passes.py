@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 
 from ghn.graph import encoder_shape
 from ghn.primitives import Primitive, Role
+from ghn.tracing.arguments import Param
 from ghn.tracing.draft import INPUT, Draft, Node
-from ghn.tracing.lift import Param
 from ghn.tracing.rules import Kind
 
-_ARITHMETIC = (Kind.SUM, Kind.PRODUCT, Kind.JOIN)  # what may stand between q k and its softmax: scales, biases, masks
+# What may stand between q k and its softmax: scales, biases, masks, writing into slices.
+_ARITHMETIC = (Kind.SUM, Kind.PRODUCT, Kind.JOIN, Kind.CONCAT)
 
 
 def prune(draft: Draft, params: Sequence[Param]) -> None:
@@ -26,7 +27,7 @@ def attention(draft: Draft, params: Sequence[Param]) -> None:
     for x, node in list(draft.nodes.items()):
         if node.kind is not Kind.SOFTMAX:
             continue
-        between = _walk(draft, node.preds, lambda n: n.preds)
+        between = _logits(draft, node.preds)
         if not any(draft.nodes[b].kind is Kind.MATMUL for b in between):
             continue
         node.op, node.kind = Primitive.MSA, Kind.ATTENTION
@@ -38,7 +39,7 @@ def attention(draft: Draft, params: Sequence[Param]) -> None:
         _join_values(draft, x)
 
 
-def _walk(draft: Draft, starts: set[int], follow: Callable[[Node], set[int]]) -> list[int]:
+def _logits(draft: Draft, starts: set[int]) -> list[int]:
     """Nodes reached through arithmetic up to the first products of data, which are included."""
     found: list[int] = []
     todo = list(starts)
@@ -49,7 +50,7 @@ def _walk(draft: Draft, starts: set[int], follow: Callable[[Node], set[int]]) ->
             continue
         found.append(x)
         if node.kind is not Kind.MATMUL:
-            todo.extend(follow(node))
+            todo.extend(node.preds)
     return found
 
 
@@ -146,12 +147,19 @@ def classifier(draft: Draft, params: Sequence[Param]) -> None:
     for x in draft.outputs:
         while draft.nodes[x].kind is Kind.POOL and len(draft.nodes[x].preds) == 1:
             (x,) = draft.nodes[x].preds
-        node = draft.nodes[x]
-        biased = node.op is Primitive.BIAS and len(node.preds) == 1
-        weight = draft.nodes[min(node.preds)] if biased else node
-        if weight.classifies:
-            weight.slots = [(p, _CLASSIFIER.get(r, r)) for p, r in weight.slots]
-            node.slots = [(p, _CLASSIFIER.get(r, r)) for p, r in node.slots]
+        # Several heads whose logits are averaged all classify; a residual sum is no sum of heads.
+        several = x in draft.outputs and draft.nodes[x].op in (Primitive.SUM, Primitive.CONCAT)
+        heads = draft.nodes[x].preds if several else {x}
+        if all(_weight_of(draft, head).classifies for head in heads):
+            for head in heads:
+                for node in (draft.nodes[head], _weight_of(draft, head)):
+                    node.slots = [(p, _CLASSIFIER.get(r, r)) for p, r in node.slots]
+
+
+def _weight_of(draft: Draft, x: int) -> Node:
+    """The weight node of the layer that ends with x."""
+    node = draft.nodes[x]
+    return draft.nodes[min(node.preds)] if node.op is Primitive.BIAS and len(node.preds) == 1 else node
 
 
 _CLASSIFIER = {Role.WEIGHT: Role.CLASSIFIER_WEIGHT, Role.BIAS: Role.CLASSIFIER_BIAS}

@@ -29,6 +29,7 @@ class Kind(Enum):
     SUM = auto()
     CONCAT = auto()
     PRODUCT = auto()  # elementwise: gates and scales
+    SUM_OF_PRODUCT = auto()
     MATMUL = auto()  # a layer where one operand is a parameter, else a product of data
     SOFTMAX = auto()
     CONSTANT = auto()  # reads the shape of its arguments, not their numbers
@@ -124,7 +125,8 @@ def _arithmetic() -> None:
     _add(Rule(Kind.CONCAT), "where", "__setitem__", "copy_", "index_put", "index_put_")
     _add(Rule(Kind.PRODUCT), "mul", "mul_", "multiply", "multiply_", "__mul__", "__imul__", "__rmul__")
     _add(Rule(Kind.PRODUCT), "div", "div_", "true_divide", "__truediv__", "__itruediv__", "__rtruediv__", "__rdiv__")
-    _add(Rule(Kind.PRODUCT), "prelu")
+    _add(Rule(Kind.PRODUCT), "prelu", "_weight_norm")
+    _add(Rule(Kind.SUM_OF_PRODUCT, ("input", "tensor1", "tensor2")), "addcmul", "addcmul_")
     _add(Rule(Kind.MATMUL), "matmul", "__matmul__", "__rmatmul__", "bmm", "mm", "mv", "einsum", "tensordot")
     _add(Rule(Kind.MATMUL, ("bias",)), "addmm", "baddbmm", "addbmm", "addmv")
 

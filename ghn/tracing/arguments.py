@@ -1,0 +1,94 @@
+"""What a recorded call was given, in the terms of the graph."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ghn.primitives import Primitive
+from ghn.tracing.capture import Call
+from ghn.tracing.rules import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Where a tensor comes from. node: its node, None unless it is data. params: the parameters it is made of,
+    empty for data. scales: those of them that only multiply the others. via: the last function on the way from them,
+    empty for a parameter itself."""
+
+    node: int | None = None
+    params: frozenset[int] = frozenset()
+    scales: frozenset[int] = frozenset()
+    via: str = ""
+
+    @property
+    def is_data(self) -> bool:
+        return self.node is not None
+
+
+CONSTANT = Value()
+
+
+@dataclass(frozen=True)
+class Param:
+    """One distinct parameter: every path it has, and its shape."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    numel: int
+
+    @property
+    def fqn(self) -> str:
+        return self.names[0]
+
+
+def bind(call: Call, rule: Rule) -> dict[str, Any]:
+    given = dict(zip(rule.names, call.args, strict=False))
+    given.update(call.kwargs)
+    return given
+
+
+def tensor_arguments(call: Call) -> list[Tensor]:
+    found: list[Tensor] = []
+    todo = [*call.kwargs.values(), *reversed(call.args)] if call.kwargs else list(reversed(call.args))
+    while todo:
+        item = todo.pop()
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, list | tuple):
+            todo.extend(reversed(item))
+    return found
+
+
+def convolution(weight: Tensor, given: dict[str, Any], rule: Rule) -> tuple[Primitive, bool]:
+    """The node type of a layer's weight, and whether it could be a classifier: linear, or 1x1 with all inputs."""
+    groups, dilation = given.get("groups", 1), given.get("dilation", 1)
+    if groups > 1:
+        nearest = dilation if isinstance(dilation, int) else min(dilation)
+        return (Primitive.DIL_CONV if nearest > 1 else Primitive.SEP_CONV), False
+    one_by_one = weight.dim() == 2 or (weight.dim() == 4 and tuple(weight.shape[2:]) == (1, 1))
+    return Primitive.CONV, one_by_one and not rule.transposed
+
+
+def window(given: dict[str, Any]) -> tuple[int, ...] | None:
+    """The shape (1, 1, kh, kw) of a pooling window; None if the pool is adaptive."""
+    kernel = given.get("kernel", given.get("kernel_size"))
+    if kernel is None:
+        return None
+    if isinstance(kernel, int):
+        kernel = (kernel,) * (given["input"].dim() - 2)
+    return (1, 1, *kernel, 1)[: max(4, 2 + len(kernel))]
+
+
+def over_positions(rank: int, dim: Any, keepdim: bool) -> bool:
+    """Whether a reduction over `dim` leaves one number per image and channel.
+
+    4-D: over both spatial dimensions, channels first or last; 3-D: over the tokens in the middle, or over a
+    flattened image at the end, unless the dimension is kept: that is a norm over channels written out.
+    """
+    if dim is None or isinstance(dim, str):
+        return False
+    dims = {d % rank for d in ([dim] if isinstance(dim, int) else dim)}
+    if rank == 4:
+        return dims in ({2, 3}, {1, 2})
+    return rank == 3 and (dims == {1} or (dims == {2} and not keepdim))
