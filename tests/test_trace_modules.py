@@ -604,7 +604,10 @@ def test_fused_scale_and_shift():
     graph = traced(
         lambda m, x: m.b(torch.addcmul(m.beta, m.alpha, m.a(x))),
         IMAGE,
-        **{"a": conv(), "b": conv(), "alpha": param(4, 1, 1), "beta": param(4, 1, 1)},
+        a=conv(),
+        b=conv(),
+        alpha=param(4, 1, 1),
+        beta=param(4, 1, 1),
     )
     where = {s.fqn: (s.role, graph.names[s.node]) for s in graph.slots}
     assert where["alpha"] == (Role.SCALE, "a.weight")
