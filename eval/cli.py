@@ -39,6 +39,7 @@ def _register_score(commands: Any) -> None:
     p.add_argument("--image-size", type=int, help="side of the images in pixels (default: what the GHN was trained on)")
     p.add_argument("--baseline", action="store_true", help="score random initialisation and the untrained GHN too")
     p.add_argument("--seed", type=int, default=0, help="of the random baselines (default 0)")
+    p.add_argument("--record", action="store_true", help="put the result on the checkpoint's card")
     p.set_defaults(handler=run_score)
 
 
@@ -55,6 +56,7 @@ def _register_evaluate(commands: Any) -> None:
     p.add_argument("--image-size", type=int, help="side of the images in pixels (default: what the GHN was trained on)")
     _common(p)
     p.add_argument("--out", metavar="FILE", help="also write every network's score to this JSON file")
+    p.add_argument("--record", action="store_true", help="put the summary on the checkpoint's card")
     p.set_defaults(handler=run_evaluate)
 
 
@@ -94,6 +96,9 @@ def run_score(args: argparse.Namespace) -> int:
     hyper = ghn.load(args.checkpoint)
     images = _test_images(args.data, args.images, args.image_size or hyper.image_size)
     rows, report = _compare(hyper, args.model, images, args.seed, baselines=args.baseline)
+    if args.record:
+        result = rows[-1][1]
+        _record(args.checkpoint, args.model, images, f"{result.accuracy:.2%} ± {result.standard_error:.2%}")
     _print_rows(args, rows, report.to_dict(), str(report))
     return 0
 
@@ -111,14 +116,13 @@ def run_demo(args: argparse.Namespace) -> int:
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Handler of `ghn evaluate`."""
-    from pathlib import Path
-
     from tqdm import tqdm
 
     import ghn
     from eval.benchmark import Summary, score_split
-    from ghn.io import write_atomic
+    from ghn.files import writable, write
 
+    out = writable(args.out)
     hyper = ghn.load(args.checkpoint)
     images = _test_images(args.data, args.images, args.image_size or hyper.image_size)
     with tqdm(total=args.count, unit="network", file=sys.stderr, disable=None) as bar:
@@ -132,8 +136,10 @@ def run_evaluate(args: argparse.Namespace) -> int:
         "summary": summary.to_dict(),
         "networks": [{"index": r.index, "params": r.params, **r.score.to_dict()} for r in results],
     }
-    if args.out:
-        write_atomic(Path(args.out), (json.dumps(record, indent=1) + "\n").encode())
+    if out:
+        write(out, (json.dumps(record, indent=1) + "\n").encode())
+    if args.record:
+        _record(args.checkpoint, f"{args.count} networks of {args.split}", images, str(summary))
     print(json.dumps(record) if args.json else f"{args.split}, {len(images):,} images of {images.side} px: {summary}")
     return 0
 
@@ -146,6 +152,12 @@ def _test_images(data: str | None, count: int | None, size: int) -> "Images":
     images = load("test", data) if data else load_sample()
     images = images.take(torch.arange(min(count, len(images)))) if count else images
     return images.resized(size)
+
+
+def _record(checkpoint: str, subject: str, images: "Images", result: str) -> None:
+    from ghn.io import add_metrics
+
+    add_metrics(checkpoint, {f"{subject}, top-1 on {len(images):,} test images of {images.side} px": result})
 
 
 def _compare(

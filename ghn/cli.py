@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import ghn
 from ghn.errors import CheckpointError, GHNError, ModelError, TraceError
+from ghn.files import writable, write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,7 +155,7 @@ def positive(text: str) -> int:
 
 def run_predict(args: argparse.Namespace) -> int:
     """Handler of `ghn predict`."""
-    out = _writable(args.out)
+    out = writable(args.out)
     with _progress() as say:
         say(f"loading {args.checkpoint}")
         hyper = ghn.load(args.checkpoint)
@@ -202,13 +203,13 @@ def _write_weights(path: Path, weights: "dict[str, Tensor]", record: dict[str, A
     fingerprint = hashlib.sha256(save(hyper.model.state_dict())).hexdigest()  # as in the checkpoint's config
     origin = {k: str(record[k]) for k in ("model", "checkpoint", "num_classes", "image_size")}
     content = save(weights, metadata=origin | {"checkpoint_sha256": fingerprint, "format": "pt"})
-    _write(path, content)
+    write(path, content)
     return len(content)
 
 
 def run_inspect(args: argparse.Namespace) -> int:
     """Handler of `ghn inspect`."""
-    out = _writable(args.svg)
+    out = writable(args.svg)
     with _progress() as say:
         say(f"tracing {args.model}")
         from ghn.adapters.zoo import example_input, resolve
@@ -220,7 +221,7 @@ def run_inspect(args: argparse.Namespace) -> int:
         with _sized(args.model, size):
             graph = ghn.trace(model, example_input(model))
         if out:
-            _write(out, svg(graph).encode())
+            write(out, svg(graph).encode())
         summary = Summary.of(graph)
     if args.json:
         print(json.dumps({"model": args.model, **summary.to_dict(), "graph": graph.to_dict()}))
@@ -271,29 +272,6 @@ def _sized(name: str, size: int) -> Generator[None, None, None]:
         yield
     except TraceError as error:
         raise ModelError(f"{name} ({size} x {size} pixels): {error}") from error
-
-
-def _writable(file: str | None) -> Path | None:
-    """The path, refused before any work is done where nothing can be written there."""
-    if file is None:
-        return None
-    path = Path(file)
-    if path.is_dir():
-        raise GHNError(f"cannot write {path}: it is a folder; give a file name")
-    if not path.parent.is_dir():
-        raise GHNError(f"cannot write {path}: there is no folder {path.parent}; create it first")
-    if not os.access(path.parent, os.W_OK):
-        raise GHNError(f"cannot write {path}: no permission in {path.parent}; choose another folder")
-    return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    from ghn.io import write_atomic
-
-    try:
-        write_atomic(path, content)
-    except OSError as error:
-        raise GHNError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
 
 
 class _Line:

@@ -8,7 +8,6 @@ the tensors, card) and, for people, `README.md`. While it is being replaced, and
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from ghn.errors import CheckpointError
+from ghn.files import write_atomic
 from ghn.hyper import Hypernet
 from ghn.model import GHN, GHNConfig
 
@@ -56,13 +56,26 @@ def load(name: str | Path) -> Hypernet:
         model = load_ppuda(path)
         classes = tuple(f"class {i}" for i in range(model.config.num_classes))
         return Hypernet(model, {"name": path.stem, "format": "ppuda"}, 32 if len(classes) < 1000 else 224, classes)
-    if path.is_dir():
-        return _load_folder(path)
+    return _load_folder(find(name))
+
+
+def find(name: str | Path) -> Path:
+    """The folder of the checkpoint of this name, or this folder. Raises CheckpointError where there is none."""
+    if Path(name).is_dir():
+        return Path(name)
     known = checkpoints()
     if str(name) not in known:
         places = ", ".join(sorted(known)) or "none"
         raise CheckpointError(f"no checkpoint {str(name)!r}: neither a folder, a .pt file, nor one of: {places}")
-    return _load_folder(known[str(name)])
+    return known[str(name)]
+
+
+def add_metrics(name: str | Path, metrics: Mapping[str, Any]) -> None:
+    """Puts these figures on the checkpoint's card, beside those already there. Raises CheckpointError."""
+    path = find(name) / CONFIG
+    config = read_config(path)
+    config["card"]["metrics"] = {**config["card"].get("metrics", {}), **metrics}
+    write_atomic(path, _json(config))
 
 
 def save(
@@ -86,23 +99,12 @@ def save(
         "card": dict(card),
     }
     write_atomic(folder / NEXT, tensors)
-    write_atomic(folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())  # from here on the new one holds
+    write_atomic(folder / CONFIG, _json(config))  # from here on the new one holds
     os.replace(folder / NEXT, folder / TENSORS)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+def _json(config: Mapping[str, Any]) -> bytes:
+    return (json.dumps(config, indent=1) + "\n").encode()
 
 
 def _load_folder(folder: Path) -> Hypernet:

@@ -15,7 +15,8 @@ from safetensors.torch import save as save_tensors
 
 import ghn
 from ghn.errors import CheckpointError, GHNError
-from ghn.io import CONFIG, ENV, NEXT, TENSORS, load_ppuda, write_atomic
+from ghn.files import write_atomic
+from ghn.io import CONFIG, ENV, NEXT, TENSORS, add_metrics, load_ppuda
 from ghn.model import GHN, GHNConfig
 
 CONFIGS = [
@@ -262,3 +263,10 @@ def test_tensors_are_plain_safetensors(folder: Path) -> None:
     tensors = load_tensors((folder / TENSORS).read_bytes())
     assert tensors.keys() == make().state_dict().keys()
     assert save_tensors(tensors) == (folder / TENSORS).read_bytes()
+
+
+def test_metrics_join_the_card_and_leave_the_rest(folder: Path) -> None:
+    before = (folder / TENSORS).read_bytes()
+    add_metrics(folder, {"ResNet-50": "31%"})
+    assert ghn.load(folder).card == {**CARD, "metrics": {**CARD["metrics"], "ResNet-50": "31%"}}
+    assert (folder / TENSORS).read_bytes() == before

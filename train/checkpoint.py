@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ghn.errors import CheckpointError
-from ghn.io import write_atomic
+from ghn.files import write_atomic
 
 FORMAT = 1
 LATEST = "latest"

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ghn.errors import GHNError
-from ghn.io import write_atomic
+from ghn.files import write_atomic
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
 """A run in a folder: recipe.json, log.csv, curves.png, checkpoints/, pools/ and, at its end, the GHN in ghn/."""
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from ghn.errors import CheckpointError
-from ghn.io import save, write_atomic
+from ghn.files import write_atomic
+from ghn.io import save
 from ghn.model import GHN, GHNConfig
 from train import checkpoint
 from train.config import Recipe, RecipeError
@@ -16,6 +20,7 @@ from train.log import CSVLog, Log, Progress, WandbLog, draw_curves
 from train.loop import Trainer
 
 CHECKPOINTS = "checkpoints"
+PROTOCOL = "CIFAR-10: batches 1-4 but for the last 200 images of each class train, those validate, batch 5 tests"
 
 
 def prepare(
@@ -74,6 +79,13 @@ def export(folder: Path, target: Path) -> None:
     recipe, counts = Recipe.from_dict(saved.state["recipe"]), saved.state["counts"]
     model = GHN(GHNConfig.from_dict(saved.state["ghn"]))
     model.load_state_dict(saved.tensors["average"])
-    card = {"name": recipe.name, "recipe": recipe.to_dict(), "done": counts, "machine": platform.machine()}
+    card = {
+        "name": recipe.name,
+        "data": PROTOCOL,
+        "recipe": recipe.to_dict(),
+        "done": counts,
+        "hardware": f"{os.cpu_count()} cores, {platform.machine()}",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
     stage = recipe.stages[recipe.stage_at(max(0, saved.step - 1))]
     save(target, model, image_size=stage.image_size, classes=CLASSES, card=card)

@@ -19,8 +19,8 @@ import deepnets_gen
 from deepnets_gen.genotype import Genotype
 from deepnets_gen.sample import resample_width
 from ghn.errors import DataError, GHNError
+from ghn.files import write_atomic
 from ghn.graph import ArchGraph
-from ghn.io import write_atomic
 from ghn.tracing import trace
 from train.config import Recipe, RecipeError, Stage
 from train.fast import quicken
