@@ -79,22 +79,24 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
         "literal": lambda: literally(hyper.model, network),
     }
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
-    stages: dict[str, list[float]] = {}
+    stages: dict[str, dict[str, list[float]]] = {"wall": {}, "cpu": {}}
     for way in ways.values():
         way()
     for i in range(repeats):
         for way, run in ways.items():
             if way != "literal" or i < 3:  # seconds a call; three show that it is steady
                 runs[way].append(timed(run))
-        for stage, seconds in hyper.predict(network)[1].seconds.items():
-            stages.setdefault(stage, []).append(seconds)
+        report = hyper.predict(network)[1]
+        for clock, seconds in (("wall", report.seconds), ("cpu", report.cpu_seconds)):
+            for stage, spent in seconds.items():
+                stages[clock].setdefault(stage, []).append(spent)
     ratios = [b["cpu"] / a["cpu"] for a, b in zip(runs["fresh"], runs["literal"], strict=False)]
     return {
         "params": graph.num_params,
         "nodes": len(graph),
         **{f"{way}_{k}": spread([r[k] for r in rs]) for way, rs in runs.items() for k in ("cpu", "wall")},
         "literal_over_fresh": spread(ratios),
-        "stages_wall": {stage: spread(s) for stage, s in stages.items()},
+        "stages": {clock: {stage: spread(s) for stage, s in by.items()} for clock, by in stages.items()},
         "floor": floor(hyper.model, graph),
     }
 
@@ -112,6 +114,14 @@ def peak_memory(name: str) -> float:
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert weights
     return (after - before) / 1024
+
+
+def cpu() -> str:
+    """The processor's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -139,20 +149,24 @@ def main() -> None:
         return
     common = ["--repeats", str(args.repeats), "--threads", str(args.threads)]
     results = {}
-    print(f"{'model':20s} {'fresh':>7s} {'cached':>7s} {'literal':>8s} {'ratio':>6s} {'floor':>7s}  cpu s; peak MiB")
+    print("CPU seconds: fresh = graph + propagation + decoding + writing; peak memory in MiB, weights included")
+    titles = ("fresh", "graph", "prop.", "dec.", "writ.", "cached", "literal", "ratio", "floor", "peak", "weights")
+    print(f"{'model':20s}" + "".join(f"{t:>9s}" for t in titles))
     for name in args.models:
         row = child("--child", "time", "--models", name, *common)
         row["peak_mib"] = child("--child", "memory", "--models", name, *common)
         bare = row["floor"]["write_cpu"] + row["floor"]["decode_cpu"]
+        seconds = [row["fresh_cpu"], *row["stages"]["cpu"].values(), row["cached_cpu"]]
         print(
-            f"{name:20s} {row['fresh_cpu']['median']:7.3f} {row['cached_cpu']['median']:7.3f} "
-            f"{row['literal_cpu']['median']:8.2f} {row['literal_over_fresh']['median']:6.1f} {bare:7.3f}  "
-            f"{row['peak_mib']:6.0f} ({row['floor']['bytes'] / MIB:.0f} of them weights)",
+            f"{name:20s}"
+            + "".join(f"{s['median']:9.3f}" for s in seconds)
+            + f"{row['literal_cpu']['median']:9.2f}{row['literal_over_fresh']['median']:9.1f}{bare:9.3f}"
+            + f"{row['peak_mib']:9.0f}{row['floor']['bytes'] / MIB:9.0f}",
             flush=True,
         )
         results[name] = row
     if args.out:
-        versions = {"python": platform.python_version(), "torch": torch.__version__, "cpu": platform.processor()}
+        versions = {"python": platform.python_version(), "torch": torch.__version__, "cpu": cpu()}
         record = {"versions": versions, "threads": args.threads, "models": results}
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(record, indent=1) + "\n")

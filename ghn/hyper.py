@@ -30,7 +30,8 @@ class Report:
     """What one prediction did.
 
     predicted: names of the parameters that were predicted. skipped: those that were not, each with its reason.
-    num_params: numbers predicted. nodes: size of the graph. seconds: wall time by stage, in order.
+    num_params: numbers predicted. nodes: size of the graph. seconds, cpu_seconds: by stage, in order; the second is
+    what the process spent on all its threads.
     notes: what to know before using the weights.
     """
 
@@ -39,6 +40,7 @@ class Report:
     num_params: int
     nodes: int
     seconds: Mapping[str, float]
+    cpu_seconds: Mapping[str, float]
     notes: tuple[str, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,6 +50,7 @@ class Report:
             "num_params": self.num_params,
             "nodes": self.nodes,
             "seconds": dict(self.seconds),
+            "cpu_seconds": dict(self.cpu_seconds),
             "notes": list(self.notes),
         }
 
@@ -167,6 +170,7 @@ class Hypernet:
             num_params=sum(s.numel for s in graph.slots),
             nodes=len(graph),
             seconds=clock.seconds,
+            cpu_seconds=clock.cpu_seconds,
             notes=(BN_CAVEAT,) if has_bn else (),
         )
 
@@ -199,15 +203,17 @@ def _arena(slots: "tuple[ParamSlot, ...] | list[ParamSlot]") -> Weights:
 
 
 class _Clock:
-    """Wall seconds by stage, in the order of the flow."""
+    """Wall and CPU seconds by stage, in the order of the flow."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(("graph", "propagation", "decoding", "writing"), 0.0)
+        self.cpu_seconds = dict(self.seconds)
 
     @contextmanager
     def __call__(self, stage: str) -> Generator[None]:
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - start
+            self.seconds[stage] += time.perf_counter() - wall
+            self.cpu_seconds[stage] += time.process_time() - cpu
