@@ -166,6 +166,7 @@ def _compare(
     """Scores of the network with each kind of weights, and the report of the trained GHN's prediction."""
     from eval.benchmark import seeded
     from ghn.adapters.zoo import resolve
+    from ghn.assign import load
 
     def fresh() -> "nn.Module":
         return seeded(lambda: resolve(name, len(hyper.classes), images.side, device="cpu"), seed)
@@ -175,14 +176,8 @@ def _compare(
     kinds: list[tuple[str, Callable[[], nn.Module]]] = []
     if baselines:
         kinds += [("random initialisation", fresh), ("untrained GHN", lambda: hyper.untrained(seed).init(fresh()))]
-    kinds.append(("predicted by the GHN", lambda: _loaded(model, weights)))
+    kinds.append(("predicted by the GHN", lambda: load(model, weights)))
     return [(kind, _score_shown(kind, make(), images)) for kind, make in kinds], report
-
-
-def _loaded(model: "nn.Module", weights: dict[str, Any]) -> "nn.Module":
-    from ghn.assign import load
-
-    return load(model, weights)
 
 
 def _score_shown(kind: str, model: "nn.Module", images: "Images") -> "Score":

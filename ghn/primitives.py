@@ -44,6 +44,3 @@ class Role(Enum):
     POSITION = "position"  # (1, C, h, w) or (1, P, C) or (P, C), added to features
     OFFSET = "offset"  # any other additive tensor: class token, relative position table
     SCALE = "scale"  # any other multiplicative tensor: layer scale, PReLU slope
-
-
-CLASSIFIER_ROLES = frozenset({Role.CLASSIFIER_WEIGHT, Role.CLASSIFIER_BIAS})
