@@ -19,12 +19,14 @@ class StemLayout:
     """The stem: patches of attention networks, one convolution ('single') or three ('double').
 
     channels: of its two outputs, sides: theirs. width: of the first convolution. kernel, stride: of the first.
+    first: side of its output.
     """
 
     kind: str
     width: int
     kernel: int
     stride: int
+    first: int
     channels: tuple[int, int]
     sides: tuple[int, int]
 
@@ -34,13 +36,14 @@ class CellLayout:
     """One cell. inputs: channels of states 0 and 1 before preprocessing. channels: of every other state.
 
     reduction: whether it strides. halves: whether its first input has twice the side of the second.
-    side: of its output.
+    before, side: of its states 0 and 1, and of its output.
     """
 
     inputs: tuple[int, int]
     channels: int
     reduction: bool
     halves: bool
+    before: int
     side: int
 
     def stride(self, source: int) -> int:
@@ -87,14 +90,15 @@ def _stem(g: Genotype, size: int) -> StemLayout:
     if g.is_vit:
         kernel = 16 if large else 3
         side = (size + 2 * int(kernel < 4) - kernel) // kernel + 1
-        return StemLayout("patches", c, kernel, kernel, (c, c), (side, side))
+        return StemLayout("patches", c, kernel, kernel, side, (c, c), (side, side))
     if g.stem_type == 0:
         width, stride = (3 * c if g.preproc and not large else c), (4 if large else 1)
-        side = -(-size // stride)
-        side = halved(side) if g.stem_pool else side
-        return StemLayout("single", width, g.ks, stride, (width, width), (side, side))
-    side = halved(halved(size)) if large else size
-    return StemLayout("double", c // 2, g.ks, 2 if large else 1, (c, c), (side, halved(side)))
+        first = -(-size // stride)
+        side = halved(first) if g.stem_pool else first
+        return StemLayout("single", width, g.ks, stride, first, (width, width), (side, side))
+    first = halved(size) if large else size
+    side = halved(first) if large else first
+    return StemLayout("double", c // 2, g.ks, 2 if large else 1, first, (c, c), (side, halved(side)))
 
 
 def _cells(g: Genotype, stem: StemLayout) -> Iterator[CellLayout]:
@@ -102,8 +106,8 @@ def _cells(g: Genotype, stem: StemLayout) -> Iterator[CellLayout]:
     for k, kind in enumerate(g.stack):
         reduction = k in g.reductions
         c *= g.c_mult if reduction else 1
-        side = halved(side) if reduction and not g.is_vit else side
-        yield CellLayout(inputs, c, reduction and not g.is_vit, g.halves(k), side)
+        before, side = side, halved(side) if reduction and not g.is_vit else side
+        yield CellLayout(inputs, c, reduction and not g.is_vit, g.halves(k), before, side)
         inputs = inputs[1], c * len(kind.concat)
 
 
