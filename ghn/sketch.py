@@ -7,9 +7,11 @@ nodes, names, slots and shapes, by the same rules, some hundred times faster. No
 import math
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
+from ghn import identity
 from ghn.graph import ArchGraph, ParamSlot, encoder_shape
 from ghn.primitives import Primitive, Role
 
@@ -21,8 +23,8 @@ NO_SHAPE: Shape4 = (0, 0, 0, 0)
 class Sketch:
     """A graph in the making. Methods add nodes and return the last one's number, a source for later ones.
 
-    ops, shapes, names, preds: one entry per node. slots: (fqn, role, shape, node, aliases), in the order in which they
-    were written, which must be that of the module's `named_parameters()`.
+    ops, shapes, names, preds: one entry per node. slots: in the order in which they were written, which must be that of
+    the module's `named_parameters()`.
     macs: multiply-adds of its layers for one input, as far as they were told how many positions they run over.
     """
 
@@ -33,7 +35,7 @@ class Sketch:
         self.shapes: list[Shape4] = [NO_SHAPE]
         self.names: list[str] = ["input"]
         self.preds: list[tuple[int, ...]] = [()]
-        self.slots: list[tuple[str, Role, tuple[int, ...], int, tuple[str, ...]]] = []
+        self.slots: list[ParamSlot] = []
         self.macs = 0
 
     def __len__(self) -> int:
@@ -65,27 +67,27 @@ class Sketch:
         """
         node = self.add(op, (x,), f"{path}.weight", _encoded(shape))
         role = Role.CLASSIFIER_WEIGHT if classifies else Role.WEIGHT
-        self.slots.append((f"{path}.weight", role, shape, node, ()))
+        self.slots.append(ParamSlot(f"{path}.weight", role, shape, node, ()))
         self.macs += math.prod(shape) * positions
         if not bias:
             return node
         node = self.add(Primitive.BIAS.value, (node,), f"{path}.bias", (shape[0], 1, 1, 1))
         role = Role.CLASSIFIER_BIAS if classifies else Role.BIAS
-        self.slots.append((f"{path}.bias", role, shape[:1], node, ()))
+        self.slots.append(ParamSlot(f"{path}.bias", role, shape[:1], node, ()))
         return node
 
     def norm(self, x: int, path: str, channels: int, op: int = Primitive.BN.value, *, bias: bool = True) -> int:
         """A batch or layer norm (op LN): one node for weight and bias."""
         node = self.add(op, (x,), f"{path}.weight", (channels, 1, 1, 1))
-        self.slots.append((f"{path}.weight", Role.NORM_WEIGHT, (channels,), node, ()))
+        self.slots.append(ParamSlot(f"{path}.weight", Role.NORM_WEIGHT, (channels,), node, ()))
         if bias:
-            self.slots.append((f"{path}.bias", Role.NORM_BIAS, (channels,), node, ()))
+            self.slots.append(ParamSlot(f"{path}.bias", Role.NORM_BIAS, (channels,), node, ()))
         return node
 
     def table(self, fqn: str, shape: tuple[int, ...], *, x: int | None = None, aliases: tuple[str, ...] = ()) -> int:
         """A position encoding, or rows looked up by the index x; a source where there is none."""
         node = self.add(Primitive.POS_ENC.value, () if x is None else (x,), fqn, encoder_shape(shape))
-        self.slots.append((fqn, Role.POSITION, shape, node, aliases))
+        self.slots.append(ParamSlot(fqn, Role.POSITION, shape, node, aliases))
         return node
 
     def pool(self, x: int, path: str, op: int, kernel: int) -> int:
@@ -109,7 +111,17 @@ class Sketch:
     @property
     def num_params(self) -> int:
         """Numbers in all parameters; a tied tensor counts once."""
-        return sum(math.prod(shape) for _, _, shape, _, _ in self.slots)
+        return sum(slot.numel for slot in self.slots)
+
+    @property
+    def key(self) -> str:
+        """The key of the graph: see `ArchGraph.key`."""
+        return identity.key(self.ops, self.shapes, self.preds)
+
+    @property
+    def topology(self) -> str:
+        """The topology of the graph: see `ArchGraph.topology`."""
+        return identity.topology(self.ops, self.shapes, self.preds)
 
     def edges(self) -> list[tuple[int, int]]:
         """(source, target) of every edge."""
@@ -119,9 +131,9 @@ class Sketch:
         """The graph; its output is the last node."""
         return ArchGraph(
             ops=np.array(self.ops, dtype=np.uint8),
-            edges=np.array(self.edges(), dtype=np.int32).reshape(-1, 2),
-            shapes=np.array(self.shapes, dtype=np.int32),
-            slots=tuple(ParamSlot(fqn, role, shape, node, aliases) for fqn, role, shape, node, aliases in self.slots),
+            edges=np.array(sorted(self.edges()), dtype=np.int32).reshape(-1, 2),
+            shapes=np.fromiter(chain.from_iterable(self.shapes), np.int32, 4 * len(self)).reshape(-1, 4),
+            slots=tuple(self.slots),
             names=tuple(self.names),
         )
 

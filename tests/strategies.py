@@ -50,7 +50,7 @@ def annotated_graphs(draw: st.DrawFn) -> ArchGraph:
     return replace(
         item,
         names=tuple(names),
-        slots=tuple(replace(s, aliases=a) for s, a in zip(slots, aliases, strict=True)),
+        slots=tuple(s._replace(aliases=a) for s, a in zip(slots, aliases, strict=True)),
         outputs=tuple(draw(st.lists(st.integers(0, n - 1), max_size=3))),
         uncovered=tuple(draw(st.lists(rest, max_size=2))),
     )
