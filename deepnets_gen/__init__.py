@@ -1,22 +1,33 @@
-"""Corpora of architectures: random DeepNets-1M networks as plain data, and as modules."""
+"""Corpora of architectures: random networks as plain data, as graphs, and as modules."""
 
-from deepnets_gen.build import Network, build
-from deepnets_gen.genotype import Genotype, GenotypeError
-from deepnets_gen.layout import is_valid, num_params
-from deepnets_gen.sample import resample_width, sample
-from deepnets_gen.splits import SPLITS, Split, draw, generate
+import importlib
+from typing import Any
 
-__all__ = [
-    "SPLITS",
-    "Genotype",
-    "GenotypeError",
-    "Network",
-    "Split",
-    "build",
-    "draw",
-    "generate",
-    "is_valid",
-    "num_params",
-    "resample_width",
-    "sample",
-]
+# name -> module that defines it. Loaded on first use: drawing networks and their graphs needs no torch.
+_EXPORTS = {
+    "SPLITS": "deepnets_gen.splits",
+    "Split": "deepnets_gen.splits",
+    "Genotype": "deepnets_gen.genotype",
+    "GenotypeError": "deepnets_gen.genotype",
+    "build": "deepnets_gen.families",
+    "graph": "deepnets_gen.families",
+    "sketch": "deepnets_gen.families",
+    "from_record": "deepnets_gen.families",
+    "to_record": "deepnets_gen.families",
+    "generate": "deepnets_gen.stream",
+    "Corpus": "deepnets_gen.corpus",
+    "write_corpus": "deepnets_gen.write",
+}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'deepnets_gen' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

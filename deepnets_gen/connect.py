@@ -1,10 +1,8 @@
-"""What of a genotype reaches the output: which cells and edges carry something from image to logits, and identity.
+"""What of a genotype reaches the output: which cells and edges carry something from image to logits.
 
 A 'none' edge adds nothing, so that states, and whole cells, may carry zeros only, or lead nowhere.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,29 +47,6 @@ def flows(cells: Sequence[CellKind]) -> tuple[CellFlow, ...] | None:
             wanted[k + i] = True
         result.append(CellFlow(fed[k], live, reads))
     return tuple(reversed(result))
-
-
-def identity(cells: Sequence[CellKind], tags: Sequence[object]) -> str:
-    """A digest of what a connected stack computes; tags tell apart cells that differ in more than their edges.
-
-    Equal for reordered sums, steps and concatenations, and whatever the edges that nothing depends on.
-    """
-    outputs = ["stem0", "stem1"]
-    stack = flows(cells)
-    assert stack is not None, "only connected stacks have an identity"
-    for k, (cell, flow) in enumerate(zip(cells, stack, strict=True)):
-        states = [outputs[k], outputs[k + 1]]
-        for i in range(0, len(cell.edges), 2):
-            states.append(
-                digest(sorted([cell.edges[j][0], states[cell.edges[j][1]]] for j in (i, i + 1) if j in flow.live))
-            )
-        outputs.append(digest([tags[k], sorted(states[i] for i in cell.concat)]))
-    return outputs[-1]
-
-
-def digest(value: object) -> str:
-    """32 hexadecimal digits that stand for JSON-ready data, the same in every process."""
-    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
 
 
 def _fed(cell: CellKind, first: bool, second: bool) -> tuple[bool, ...]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deepnets_gen import sketch as cells
 from deepnets_gen.genotype import Genotype, GenotypeError
+from deepnets_gen.spaces import deepnets, resnet, transformer
 from ghn.graph import ArchGraph
 from ghn.sketch import Sketch
 
@@ -33,7 +33,17 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (Family("deepnets", Genotype, cells.sketch, "deepnets_gen.build:build"),)
+    family.name: family
+    for family in (
+        Family("deepnets", Genotype, deepnets.sketch, "deepnets_gen.spaces.deepnets_net:build"),
+        Family("resnet", resnet.ResNetGenotype, resnet.sketch, "deepnets_gen.spaces.resnet_net:build"),
+        Family(
+            "transformer",
+            transformer.TransformerGenotype,
+            transformer.sketch,
+            "deepnets_gen.spaces.transformer_net:build",
+        ),
+    )
 }
 _BY_TYPE = {family.genotype: family for family in FAMILIES.values()}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from deepnets_gen.connect import NONE, CellFlow, CellKind, Edge, digest, flows, identity
+from deepnets_gen.connect import NONE, CellFlow, CellKind, Edge, flows
 from ghn.errors import GHNError
 
 POOLING = ("max_pool_3x3", "avg_pool_3x3", "skip_connect")
@@ -106,24 +106,6 @@ class Genotype:
         """Whether cell k finds its first input at twice the side of the second and must halve it."""
         before = k - 1 in self.reductions if k else self.stem_type == 1
         return before and not self.is_vit
-
-    @cached_property
-    def structure(self) -> str:
-        """Identity of the architecture whatever its widths (C, fc_dim): 32 hexadecimal digits.
-
-        Equal for genotypes that differ only in what no output depends on: order of the terms of a sum and of a
-        concatenation, edges that lead nowhere, stem options that a network with attention does not read.
-        """
-        tags = [[k in self.reductions, self.halves(k)] for k in range(self.n_cells)]
-        stem = "patches" if self.is_vit else [self.stem_type, self.stem_pool and self.stem_type == 0, self.ks]
-        head = [max(self.fc_layers, 1), self.glob_avg]
-        return digest([identity(self.stack, tags), stem, self.norm, self.preproc, self.c_mult, head])
-
-    @cached_property
-    def key(self) -> str:
-        """Identity of the architecture with its widths: `structure`, C and, where there is one, the hidden layer."""
-        hidden = self.fc_dim if self.fc_layers > 1 else 0
-        return f"{self.structure}-{self.channels}-{hidden}"
 
     def to_dict(self) -> dict[str, Any]:
         """A record in the form of the official DeepNets-1M meta files; `from_dict` gives the genotype back."""

@@ -1,122 +1,156 @@
-"""The named splits of DeepNets-1M: what each varies, its seed, and which architectures it may hold.
+"""The named splits: what each varies, its seed, and which architectures it may hold.
 
-Splits are disjoint without a table: the hash of an architecture's structure, widths left out, assigns it to one of
-three parts, and each split keeps only what falls in its own. So no network of `train` can come up in `test` under any
-seed, count or width; `val` shares with neither, so that choices made on it leave `test` unseen. A hash does not depend
-on anything that matters in a structure, hence each part keeps the distribution of the sampler.
+Splits are disjoint without a table: the topology of a network's graph (types, kernel sizes and connections; widths left
+out) assigns it to one of three parts, and each split of DeepNets-1M keeps only what falls in its own. So no network of
+`train` can come up in `test` under any seed, count or width; `val` shares with neither, so that choices made on it
+leave `test` unseen. A hash does not depend on anything that matters in a structure, hence each part keeps the
+distribution of the sampler.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache, partial
+from random import Random
+from typing import Any
 
-import numpy as np
-
+from deepnets_gen import families
 from deepnets_gen.axes import Axes, NormPolicy
 from deepnets_gen.genotype import DEFAULT_CHANNELS, Genotype, GenotypeError
-from deepnets_gen.sample import sample
+from deepnets_gen.sample import candidate, small_enough
+from deepnets_gen.spaces import transformer
+from deepnets_gen.spaces.resnet import RESNET50
+
+VIT = Genotype(
+    normal=(("none", 0), ("msa", 1)),
+    reduce=(("none", 0), ("avg_pool_3x3", 1)),
+    normal_concat=(2,),
+    reduce_concat=(2,),
+    n_cells=12,
+    channels=128,
+    preproc=False,
+    fc_layers=0,
+)
+PREDEFINED = (RESNET50, VIT)
 
 
 class Part(Enum):
-    """The eighths of all structures that a split draws from."""
+    """The eighths of all topologies that a split draws from."""
 
     TRAIN = range(6)
     VAL = range(6, 7)
     TEST = range(7, 8)
 
     @classmethod
-    def of(cls, genotype: Genotype) -> "Part":
-        """The part that an architecture belongs to, in every process and version."""
-        eighth = int(genotype.structure[:8], 16) % 8
+    def of(cls, topology: str) -> "Part":
+        """The part that an architecture belongs to, in every process and version; of the predefined ones, TEST."""
+        if topology in _predefined():
+            return cls.TEST
+        eighth = int(topology[:8], 16) % 8
         return next(part for part in cls if eighth in part.value)
 
 
 @dataclass(frozen=True)
 class Split:
-    """A distribution of networks, a seed of its own and the part of all structures that it may hold."""
+    """A distribution of networks and a seed of its own.
+
+    draw: a candidate from a generator and its place in the stream; None where it makes no network.
+    small: whether a candidate is within the split's limit of parameters. part: what of all topologies it may hold;
+    None: everything. size: number of candidates, where they are finitely many. axes: what it varies, for the record.
+    """
 
     name: str
-    axes: Axes
     seed: int
-    part: Part
+    draw: Callable[[Random, int], Any]
+    part: Part | None = None
+    small: Callable[[Any], bool] = lambda genotype: True
+    size: int | None = None
+    axes: Any = None
 
 
 def train() -> Split:
-    """The training distribution: 4-18 cells, 1-4 steps, up to 10 million parameters."""
-    return Split("train", Axes(), 1, Part.TRAIN)
+    """The training distribution of DeepNets-1M: 4-18 cells, 1-4 steps, up to 10 million parameters."""
+    return _deepnets("train", 1, Part.TRAIN, Axes())
 
 
 def val() -> Split:
     """As train, for choices: early stopping, recipes."""
-    return Split("val", Axes(), 2, Part.VAL)
+    return _deepnets("val", 2, Part.VAL, Axes())
 
 
 def test() -> Split:
     """As train, for reports."""
-    return Split("test", Axes(), 3, Part.TEST)
+    return _deepnets("test", 3, Part.TEST, Axes())
 
 
 def wide() -> Split:
-    """Four times the channels."""
-    return Split("wide", Axes(channels=4 * DEFAULT_CHANNELS), 4, Part.TEST)
+    """As train, with four times the channels."""
+    return _deepnets("wide", 4, Part.TEST, Axes(channels=4 * DEFAULT_CHANNELS))
 
 
 def deep() -> Split:
     """10-36 cells, up to 100 million parameters."""
-    return Split("deep", Axes(cells=(10, 36), deep_above=(18,), limit=100_000_000), 5, Part.TEST)
+    return _deepnets("deep", 5, Part.TEST, Axes(cells=(10, 36), deep_above=(18,), limit=100_000_000))
 
 
 def dense() -> Split:
     """2-10 steps a cell, up to 100 million parameters."""
-    return Split("dense", Axes(steps=(2, 10), deep_steps=6, limit=100_000_000), 6, Part.TEST)
+    return _deepnets("dense", 6, Part.TEST, Axes(steps=(2, 10), deep_steps=6, limit=100_000_000))
 
 
 def bnfree() -> Split:
     """No normalisation anywhere but in attention."""
-    return Split("bnfree", Axes(norm=NormPolicy.NEVER), 7, Part.TEST)
+    return _deepnets("bnfree", 7, Part.TEST, Axes(norm=NormPolicy.NEVER))
 
 
 def search() -> Split:
     """For architecture search: 6-20 cells, 1-6 steps, all normalised, mostly without preprocessing where possible."""
     axes = Axes((6, 20), (1, 6), 3, (10,), norm=NormPolicy.ALWAYS, plain=(0.2, 0.8))
-    return Split("search", axes, 8, Part.TEST)
+    return _deepnets("search", 8, Part.TEST, axes)
 
 
-SPLITS: dict[str, Callable[[], Split]] = {f.__name__: f for f in (train, val, test, wide, deep, dense, bnfree, search)}
+def predefined() -> Split:
+    """ResNet-50 and DeepNets-1M's ViT."""
+    return Split("predefined", 9, lambda rng, index: PREDEFINED[index], size=len(PREDEFINED))
 
 
-def draw(split: Split | str, index: int, seed_offset: int = 0) -> Genotype:
-    """The network at this place of the split's stream: a function of (split, seed_offset, index) alone.
-
-    Raises GenotypeError where the split is unknown.
-    """
-    split = _named(split)
-    rng = np.random.default_rng([split.seed, seed_offset, index])
-    while True:
-        genotype = sample(rng, split.axes)
-        if Part.of(genotype) is split.part:
-            return genotype
+def vit() -> Split:
+    """Vision transformers for small images: patches, class token or mean, learned positions."""
+    axes = transformer.VitAxes()
+    return Split("vit", 10, lambda rng, index: transformer.vit_candidate(rng, axes), axes=axes)
 
 
-def generate(split: Split | str, count: int, seed_offset: int = 0) -> Iterator[Genotype]:
-    """The first `count` distinct networks of the split's stream; a longer run begins with the shorter one.
-
-    seed_offset: another stream of the same split.
-    """
-    split = _named(split)
-    seen: set[str] = set()
-    index = 0
-    while len(seen) < count:
-        genotype = draw(split, index, seed_offset)
-        index += 1
-        if genotype.key not in seen:
-            seen.add(genotype.key)
-            yield genotype
+def gpt() -> Split:
+    """Decoder-only language models, mostly with tied embeddings."""
+    axes = transformer.GptAxes()
+    return Split("gpt", 11, lambda rng, index: transformer.gpt_candidate(rng, axes), axes=axes)
 
 
-def _named(split: Split | str) -> Split:
+SPLITS: dict[str, Callable[[], Split]] = {
+    make.__name__: make for make in (train, val, test, wide, deep, dense, bnfree, search, predefined, vit, gpt)
+}
+
+
+def named(split: Split | str) -> Split:
+    """The split of this name. Raises GenotypeError where there is none."""
     if isinstance(split, Split):
         return split
     if split not in SPLITS:
         raise GenotypeError(f"no split {split!r}; there are {', '.join(SPLITS)}")
     return SPLITS[split]()
+
+
+def _deepnets(name: str, seed: int, part: Part, axes: Axes) -> Split:
+    return Split(
+        name,
+        seed,
+        lambda rng, index: candidate(rng, axes),
+        part,
+        partial(small_enough, axes=axes),
+        axes=axes,
+    )
+
+
+@cache
+def _predefined() -> frozenset[str]:
+    return frozenset(families.sketch(genotype).topology for genotype in PREDEFINED)

@@ -4,8 +4,9 @@ from itertools import islice
 
 from torch import nn
 
-from deepnets_gen.build import build
-from deepnets_gen.splits import SPLITS, generate
+from deepnets_gen.families import build
+from deepnets_gen.splits import SPLITS
+from deepnets_gen.stream import generate
 from ghn.errors import ModelError
 
 
@@ -17,5 +18,7 @@ def network(rest: str, num_classes: int, image_size: int, device: str) -> nn.Mod
     split, _, index = rest.partition("/")
     if split not in SPLITS or not index.isdecimal():
         raise ModelError(f"no model 'deepnets/{rest}': give deepnets/SPLIT/INDEX, SPLIT one of {', '.join(SPLITS)}")
-    genotype = next(islice(generate(split, int(index) + 1), int(index), None))
+    genotype = next(islice(generate(split, int(index) + 1), int(index), None), None)
+    if genotype is None:
+        raise ModelError(f"no model 'deepnets/{rest}': the split {split} ends before")
     return build(genotype, num_classes, image_size, device)
