@@ -1,7 +1,9 @@
 """Files that appear whole or not at all."""
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 from ghn.errors import GHNError
@@ -42,3 +44,24 @@ def write_atomic(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Generator[Path, None, None]:
+    """A new file beside `path`, for writers that want a path; it becomes `path` when the block ends without an error.
+
+    For what is too large to hold in memory. Raises GHNError where the disk does not take it; `path` is then as before.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            yield Path(name)
+            with open(name, "rb") as file:
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise GHNError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
