@@ -296,6 +296,33 @@ def test_the_model_may_know_its_input():
         trace(model)
 
 
+class Words(nn.Module):
+    """A network of token ids that says so, in the words of transformers."""
+
+    def __init__(self, main: str | None) -> None:
+        super().__init__()
+        if main is not None:
+            self.main_input_name = main
+        self.embed = nn.Embedding(9, 4)
+        self.stem = nn.Conv2d(3, 4, 1)
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        return {"input_ids": torch.zeros(1, 5, dtype=torch.long)}
+
+    def forward(self, pixel_values: Tensor | None = None, input_ids: Tensor | None = None) -> Tensor:
+        return self.embed(input_ids) if input_ids is not None else self.stem(pixel_values)
+
+
+@pytest.mark.parametrize(
+    ("main", "seen"), [(None, "embed.weight"), ("input_ids", "embed.weight"), ("pixel_values", "stem.weight")]
+)
+def test_the_model_may_bring_its_own_inputs(main, seen):
+    assert trace(Words(main)).names[1] == seen
+    image = torch.empty(1, 3, 8, 8)
+    assert trace(Words(main), image).names[1] == "stem.weight"
+
+
 def test_half_precision_and_meta_modules():
     assert len(trace(nn.Conv2d(3, 4, 3).half())) == 3
     with torch.device("meta"):

@@ -18,11 +18,16 @@ def candidates(model: nn.Module, example_input: Any = None, image_size: int | No
     example_input: a tensor, or a tuple or list of positional or a mapping of keyword arguments. Without one: float
     images (2, C, s, s) with C of the first convolution, or 3, and s = image_size, else
     `model.expected_input_sz` (an int, or the shape without batch), else each of the usual sizes in turn; a model
-    without convolutions is tried on vectors (2, n) of its first weight's width first.
+    without convolutions is tried on vectors (2, n) of its first weight's width first. Before all these comes what the
+    model itself calls its `dummy_inputs` (keyword arguments, as networks of transformers have it).
     """
     if example_input is not None:
         yield _as_call(example_input)
         return
+    dummies = getattr(model, "dummy_inputs", None)
+    # transformers gives networks of images the token ids of those of text.
+    if isinstance(dummies, Mapping) and getattr(model, "main_input_name", None) in (None, *dummies):
+        yield _as_call(dummies)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     for shape in _shapes(model, image_size):
         yield (torch.empty((_BATCH, *shape), dtype=dtype, device="meta"),), {}
