@@ -5,8 +5,7 @@ Source: Knyazev et al., NeurIPS 2021, and the published readers. The HDF5 file h
 the first and the last as numbers into tables of the JSON file. What the published generator writes has the rows of the
 two in different orders, and names no widths; ours has one order and all that the readers ask for.
 
-GHN-3's reader also rewires graphs that it takes for old, wrong ones. A graph written here passes unchanged but for one
-kind, see `write_official`.
+GHN-3's reader also rewires graphs that it takes for old, wrong ones. All that our splits draw pass it unchanged.
 """
 
 import json
@@ -61,9 +60,8 @@ def write_official(entries: Iterable[tuple[str, Any]], hdf5_path: Path, meta_pat
     entries: (split, genotype), all of one split together; their order is the networks' numbers. Rows of `nodes` and
     `adj` follow the graph's order, which ends in the classifier's weight and bias.
 
-    GHN-3's reader misreads one kind of network: with stem_type 1, no preprocessing, no attention and a stem whose
-    second output is read once, it moves an edge from the stem's first output to its second. Such networks occur in
-    `search` only.
+    Some genotypes that the sampler never draws are misread by GHN-3's reader: with stem_type 1, neither preprocessing
+    nor attention, and the stem's second output read only once, it moves an edge from the first output to the second.
 
     Raises DataError for a genotype that is no DeepNets one or a split that readers do not know.
     """
