@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from deepnets_gen.build import build
+from deepnets_gen.families import build
 from deepnets_gen.genotype import OPS, Genotype, GenotypeError
 from ghn.graph import ArchGraph, encoder_shape
 from ghn.primitives import Primitive

@@ -1,0 +1,331 @@
+"""Graphs per second and bytes per graph of making an architecture corpus, and reads per second of one.
+
+Run: python benchmarks/generate.py [--quick] [--rounds 20] [--count 100000] [--out benchmarks/results/generate.json]
+
+Three ways of making graphs take turns, A B C A B C ..., on one thread of one process, and CPU seconds are counted:
+`literal` (benchmarks/literal_generator.py: real weights, a forward pass, a walk along autograd's graph, networkx
+distances, HDF5), `traced` (our genotypes, our modules without weights, ghn.trace, distances, HDF5) and `ours` (whole
+shards of unique graphs on disk, nothing built). A ratio's interval is the middle 95% of the ratios of 2,000
+resamplings of the rounds. Then `ghn generate` runs as a user runs it, on --workers processes, and what it wrote is
+read at random places beside the HDF5 file of the literal way, in turn again. The stages are what one unique graph
+costs in each step, the candidates that are left out included.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import literal_generator as literally
+import numpy as np
+import torch
+from predict import cpu
+
+import ghn
+from deepnets_gen import families, stream
+from deepnets_gen.corpus import Corpus
+from deepnets_gen.shards import Encoder, decode
+from deepnets_gen.splits import Part, named
+from deepnets_gen.write import dictionary, write_corpus
+from ghn.identity import identities
+
+SPLIT = "train"
+MILLION = 1_000_000
+PUBLISHED = {"graphs_per_cpu_second": 4.9, "bytes_per_graph": 42_800, "published_bytes_per_graph": 10_300, "reads": 190}
+COMMAND = "import sys; from ghn.cli import main; sys.exit(main())"
+VIRTUAL = 50  # the GHN's cutoff, applied as the peer's store is read
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """CPU seconds of one call, this process's children not counted; its result is dropped after the clock stops."""
+    start = time.process_time()
+    result = run()
+    spent = time.process_time() - start
+    del result
+    return spent
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, quartiles and number of the values."""
+    low, middle, high = np.percentile(values, [25, 50, 75]).tolist()
+    return {"median": middle, "q1": low, "q3": high, "n": len(values)}
+
+
+def bootstrap(slow: list[float], fast: list[float]) -> dict[str, float]:
+    """Total of `slow` over total of `fast`, with its 95% interval over resampled rounds; both per graph."""
+    rng = np.random.default_rng(0)
+    picks = rng.integers(len(slow), size=(2000, len(slow)))
+    ratios = np.array(slow)[picks].sum(axis=1) / np.array(fast)[picks].sum(axis=1)
+    low, high = np.percentile(ratios, [2.5, 97.5]).tolist()
+    return {"ratio": sum(slow) / sum(fast), "low": low, "high": high}
+
+
+class PeerStore:
+    """A group per graph with its matrix of distances and its rows of nodes, as DeepNets-1M's generator writes them."""
+
+    def __init__(self, path: Path, **compression: Any) -> None:
+        self.path = path
+        self.count = 0
+        self.compression = compression
+        h5py.File(path, "w").close()
+
+    def add(self, paths: np.ndarray, rows: np.ndarray) -> None:
+        with h5py.File(self.path, "a") as file:
+            group = file.create_group(f"{SPLIT}/{self.count}")
+            group.create_dataset("adj", data=paths, **self.compression)
+            group.create_dataset("nodes", data=rows, **self.compression)
+        self.count += 1
+
+    @property
+    def bytes_per_graph(self) -> float:
+        return self.path.stat().st_size / self.count
+
+
+def literal_round(networks: Iterator[literally.Literal], store: PeerStore, count: int) -> None:
+    for _ in range(count):
+        network = next(networks)
+        store.add(network.paths, network.rows)
+
+
+def traced_round(genotypes: Iterator[Any], store: PeerStore, tables: literally.Tables, count: int) -> None:
+    for _ in range(count):
+        graph = ghn.trace(families.build(next(genotypes), device="meta"), image_size=32)
+        shapes = [tuple(shape) for shape in graph.shapes.tolist()]
+        store.add(graph.distances, tables.rows(graph.ops.tolist(), list(graph.names), shapes))
+
+
+def making(folder: Path, rounds: int, counts: dict[str, int]) -> tuple[dict[str, Any], PeerStore]:
+    """CPU seconds per graph of the three ways, interleaved, and the store that the literal one filled."""
+    tables = literally.Tables()
+    networks = literally.generate(np.random.default_rng(0), tables)
+    genotypes = stream.generate(SPLIT, MILLION, seed_offset=1)
+    stores = {way: PeerStore(folder / f"{way}.hdf5") for way in ("literal", "traced")}
+    shards, size = iter(range(2, rounds + 3)), counts["ours"]
+
+    def ours() -> None:
+        offset = next(shards)
+        write_corpus(SPLIT, size, folder / f"ours{offset}", workers=1, shard_size=size, seed_offset=offset)
+
+    ways: dict[str, Callable[[], None]] = {
+        "literal": lambda: literal_round(networks, stores["literal"], counts["literal"]),
+        "traced": lambda: traced_round(genotypes, stores["traced"], literally.Tables(), counts["traced"]),
+        "ours": ours,
+    }
+    spent: dict[str, list[float]] = {way: [] for way in ways}
+    for way in ways.values():  # once unmeasured: imports, caches, the first pages of memory
+        way()
+    gc.collect()
+    gc.freeze()  # what the libraries hold is no part of any way's garbage
+    for _ in range(rounds):
+        for way, run in ways.items():
+            spent[way].append(seconds(run) / counts[way])
+    size_of = {way: store.bytes_per_graph for way, store in stores.items()}
+    corpora = [Corpus(path) for path in folder.glob("ours*")]
+    size_of["ours"] = sum(c.manifest.bytes for c in corpora) / sum(len(c) for c in corpora)
+    result = {
+        way: {
+            "graphs_per_cpu_second": spread([1 / s for s in spent[way]]),
+            "graphs": counts[way] * rounds,
+            "bytes_per_graph": size_of[way],
+        }
+        for way in ways
+    }
+    ratios = {f"ours_over_{way}": bootstrap(spent[way], spent["ours"]) for way in ("literal", "traced")}
+    return {**result, **ratios}, stores["literal"]
+
+
+def stages(blocks: int, size: int = 64) -> dict[str, float]:
+    """CPU microseconds per unique graph in every step of making and reading, over so many blocks of candidates."""
+    split, typical = named(SPLIT), dictionary(SPLIT)
+    encoder, spent, unique = Encoder(typical), Counter[str](), 0
+
+    def stage(name: str, run: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        start = time.process_time()
+        results = [run(item) for item in items]
+        spent[name] += time.process_time() - start
+        return results
+
+    gc.disable()  # as the stream does
+    for start in range(0, blocks * size, size):
+        drawn = stage("draw", lambda i: split.draw(random.Random(i), i), range(start, start + size))
+        valid = [g for g in drawn if g is not None]
+        fits = stage("limit", split.small, valid)
+        small = [g for g, fit in zip(valid, fits, strict=True) if fit]
+        sketches = stage("sketch", families.sketch, small)
+        (found,) = stage("identity", identities, [sketches])
+        parts = stage("part", Part.of, [identity.topology for identity in found])
+        kept = [(g, i.key) for g, i, part in zip(small, found, parts, strict=True) if part is split.part]
+        unique += len({key for _, key in kept})
+        records = stage("encode", lambda pair: encoder(families.to_record(pair[0])), kept)
+        plain = stage("read: inflate, parse", lambda data: decode(data, typical), records)
+        genotypes = stage("read: genotype", families.from_record, plain)
+        graphs = stage("read: graph", families.graph, genotypes)
+        stage("read: distances", lambda graph: graph.distances, graphs)
+        stage("read: tensors", tensors, graphs)
+    gc.enable()
+    return {name: 1e6 * s / unique for name, s in spent.items()}
+
+
+def tensors(graph: ghn.ArchGraph) -> tuple[torch.Tensor, ...]:
+    """What the GHN reads of a graph: types, shapes, distances."""
+    arrays = graph.ops, graph.shapes, graph.distances
+    return tuple(torch.from_numpy(np.array(array)) for array in arrays)
+
+
+def peer_read(file: h5py.File, place: int) -> tuple[torch.Tensor, ...]:
+    """The same of a graph in the peer's store, where node rows name the types and the matrix is cut at 50."""
+    group = file[f"{SPLIT}/{place}"]
+    paths, rows = group["adj"][()], group["nodes"][()]
+    paths[paths > VIRTUAL] = 0
+    return torch.from_numpy(rows[:, 0].astype(np.int64)), torch.from_numpy(rows), torch.from_numpy(paths)
+
+
+def reading(corpus: Corpus, store: PeerStore, rounds: int, count: int) -> dict[str, Any]:
+    """Random reads per CPU second of every kind, interleaved, each round at other places."""
+    rng = random.Random(0)
+    peers = h5py.File(store.path, "r")
+    kinds: dict[str, tuple[int, Callable[[int], Any]]] = {
+        "genotype": (len(corpus), corpus.genotype),
+        "graph": (len(corpus), corpus.graph),
+        "graph_with_distances": (len(corpus), lambda i: corpus.graph(i).distances),
+        "tensors": (len(corpus), lambda i: tensors(corpus.graph(i))),
+        "peer_tensors": (store.count, lambda i: peer_read(peers, i)),
+    }
+    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(rounds):
+        for kind, (size, read) in kinds.items():
+            places = [rng.randrange(size) for _ in range(count)]
+            rates[kind].append(count / seconds(lambda read=read, places=places: [read(i) for i in places] and None))
+    peers.close()
+    return {kind: spread(values) for kind, values in rates.items()}
+
+
+def command(out: Path, count: int, workers: int) -> dict[str, Any]:
+    """Wall and CPU seconds, rate and peak memory in MiB of `ghn generate` as a user runs it."""
+    options = ["generate", "--split", SPLIT, "--count", str(count), "--out", str(out), "--workers", str(workers)]
+    before, start = os.times(), time.perf_counter()
+    peaks: dict[int, float] = {}
+    process = subprocess.Popen([sys.executable, "-c", COMMAND, *options], stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        for pid in (process.pid, *_descendants(process.pid)):
+            peaks[pid] = max(peaks.get(pid, 0.0), _peak(pid))
+        time.sleep(0.2)
+    wall, after = time.perf_counter() - start, os.times()
+    if process.returncode:
+        raise SystemExit(f"ghn {' '.join(options)} failed with exit code {process.returncode}")
+    parent = peaks.pop(process.pid)
+    return {
+        "count": count,
+        "workers": workers,
+        "wall_seconds": wall,
+        "cpu_seconds": after.children_user - before.children_user + after.children_system - before.children_system,
+        "unique_per_wall_second": count / wall,
+        "million_minutes": MILLION / count * wall / 60,
+        "parent_peak_mib": parent,
+        "worker_peak_mib": sorted(peaks.values())[-workers:],
+        "funnel": Corpus(out).manifest.to_dict()["funnel"],
+        "bytes_per_graph": sum(f.stat().st_size for f in out.iterdir()) / count,
+    }
+
+
+def _descendants(pid: int) -> list[int]:
+    """Children of a process and theirs, as far as they are still there."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in task.read_text().split()]
+        except OSError:
+            continue
+        found += [p for child in children for p in (child, *_descendants(child))]
+    return found
+
+
+def _peak(pid: int) -> float:
+    """MiB that a process had at most in memory until now; 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
+def versions() -> dict[str, Any]:
+    """Where and with what this was measured."""
+    root = Path(__file__).resolve().parents[1]
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True)
+    return {
+        "commit": commit.stdout.strip(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "h5py": h5py.__version__,
+        "cpu": cpu(),
+        "load": os.getloadavg()[0],
+    }
+
+
+def report(results: dict[str, Any]) -> None:
+    """The figures in words."""
+    make, run = results["making"], results["command"]
+    print("making, one thread: graphs per CPU second, median (quartiles); bytes a graph")
+    for way in ("literal", "traced", "ours"):
+        r = make[way]["graphs_per_cpu_second"]
+        print(f"  {way:8s}{r['median']:9.1f} ({r['q1']:.1f}-{r['q3']:.1f}){make[way]['bytes_per_graph']:10.0f}")
+    print(f"  peer    {PUBLISHED['graphs_per_cpu_second']:9.1f} (measured before){PUBLISHED['bytes_per_graph']:10d}")
+    for way in ("literal", "traced"):
+        r = make[f"ours_over_{way}"]
+        print(f"  ours is {r['ratio']:.0f} times as fast as {way} ({r['low']:.0f}-{r['high']:.0f})")
+    print(f"one unique graph, CPU microseconds: {', '.join(f'{k} {v:.0f}' for k, v in results['stages'].items())}")
+    print(
+        f"ghn generate, {run['count']:,} graphs, {run['workers']} workers: {run['wall_seconds']:.1f} s wall, "
+        f"{run['unique_per_wall_second']:.0f} a second, a million in {run['million_minutes']:.1f} minutes; "
+        f"parent {run['parent_peak_mib']:.0f} MiB, workers {max(run['worker_peak_mib']):.0f} MiB"
+    )
+    print("random reads per CPU second")
+    for kind, rate in results["reading"].items():
+        print(f"  {kind:22s}{rate['median']:9.0f} ({rate['q1']:.0f}-{rate['q3']:.0f})")
+    print(f"  peer's loader         {PUBLISHED['reads']:9d} (measured before)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--count", type=int, default=100_000, help="graphs that the command makes")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds; its figures mean nothing")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rounds, count = (2, 300) if args.quick else (args.rounds, args.count)
+    counts = {"literal": 2, "traced": 2, "ours": 100} if args.quick else {"literal": 12, "traced": 12, "ours": 2000}
+    with tempfile.TemporaryDirectory() as folder:
+        made, store = making(Path(folder), rounds, counts)
+        run = command(Path(folder) / "corpus", count, args.workers)
+        read = reading(Corpus(Path(folder) / "corpus"), store, rounds, 50 if args.quick else 500)
+    results = {
+        "making": made,
+        "stages": stages(2 if args.quick else 30),
+        "command": run,
+        "reading": read,
+        "peer": PUBLISHED,
+    }
+    report(results)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        record = {"versions": versions(), "threads": 1, **results}
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
