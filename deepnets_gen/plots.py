@@ -1,0 +1,123 @@
+"""Charts of a corpus as SVG text, by matplotlib; imported only here. The same numbers give the same bytes."""
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ghn.adapters import MissingExtraError
+
+OURS, THEIRS, PAPER = "#7da7d9", "#c4501b", "#2f7d4f"
+INK = "#1c2733"
+BINS = 40
+SIZE = (6.0, 3.0)  # inches, at 72 pixels each
+ROW = 0.24  # inches of a bar
+STYLE = {
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#8b97a3",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+
+def histogram(
+    values: np.ndarray,
+    label: str,
+    *,
+    log: bool = False,
+    theirs: np.ndarray | None = None,
+    published: tuple[float, float | None] | None = None,
+) -> str:
+    """Shares of networks by a quantity. log: bins of equal ratio. theirs: another sample, drawn as an outline.
+
+    published: a mean and, where known, a standard deviation, marked as a line and a band.
+    """
+    with _figure(SIZE) as drawing:
+        axes = drawing.axes
+        edges = _edges(np.concatenate([values, theirs]) if theirs is not None else values, log)
+        axes.hist(values, edges, weights=_weights(values), color=OURS, label="this corpus")
+        if theirs is not None:
+            weights = _weights(theirs)
+            axes.hist(
+                theirs, edges, weights=weights, histtype="step", color=THEIRS, linewidth=1.4, label="the other draw"
+            )
+        if published is not None:
+            mean, spread = published
+            axes.axvline(mean, color=PAPER, linewidth=1.4, label="published mean" + (" ± sd" if spread else ""))
+            if spread:
+                axes.axvspan(mean - spread, mean + spread, color=PAPER, alpha=0.13, linewidth=0, zorder=0)
+        if log:
+            axes.set_xscale("log")
+        axes.set(xlabel=label, ylabel="% of networks")
+        axes.legend(fontsize=9)
+        return drawing.svg(label)
+
+
+def bars(shares: Mapping[str, float], label: str, theirs: Mapping[str, float] | None = None) -> str:
+    """Shares of kinds, one bar each, in the order given; those of another sample as points."""
+    with _figure((SIZE[0], ROW * len(shares) + 1.0)) as drawing:
+        axes = drawing.axes
+        rows = np.arange(len(shares))
+        axes.barh(rows, [100 * v for v in shares.values()], color=OURS, label="this corpus")
+        if theirs is not None:
+            points = [100 * theirs.get(kind, 0.0) for kind in shares]
+            axes.plot(points, rows, "o", color=THEIRS, markersize=4.5, label="the other draw")
+            axes.legend(fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        axes.set_yticks(rows, list(shares))
+        axes.invert_yaxis()
+        axes.set(xlabel=label, ylim=(len(shares) - 0.4, -0.6))
+        return drawing.svg(label)
+
+
+class _figure:
+    """A figure with one pair of axes, in our style, while a `with` lasts. Raises MissingExtraError."""
+
+    def __init__(self, size: tuple[float, float]) -> None:
+        try:
+            import matplotlib
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise MissingExtraError(f"matplotlib cannot be imported ({error}); run `pip install matplotlib`") from error
+        plain = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith("backend")}
+        self._style: Any = matplotlib.rc_context({**plain, **STYLE})  # not what a user's own file says
+        self._new = lambda: Figure(figsize=size, layout="constrained")
+        self._salt = matplotlib.rcParams
+
+    def __enter__(self) -> "_figure":
+        self._style.__enter__()
+        self._drawn = self._new()
+        self.axes = self._drawn.subplots()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._style.__exit__(*error)
+
+    def svg(self, name: str) -> str:
+        """What was drawn; `name` keeps the references within it apart from those of other charts of a page."""
+        self._salt["svg.hashsalt"] = name
+        out = io.StringIO()
+        self._drawn.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        text = out.getvalue()
+        text = text[text.index("<svg") :]
+        text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+        return re.sub(r'<g id="[^"]*">', "<g>", text)  # such as figure_1, the same in every chart
+
+
+def _edges(values: np.ndarray, log: bool) -> np.ndarray:
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return np.array([low - 0.5, high + 0.5])
+    return np.geomspace(low, high, BINS + 1) if log and low > 0 else np.linspace(low, high, BINS + 1)
+
+
+def _weights(values: np.ndarray) -> np.ndarray:
+    return np.full(len(values), 100 / len(values))
