@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from deepnets_gen.families import sketch
 from deepnets_gen.genotype import Genotype
 from deepnets_gen.layout import num_params
-from deepnets_gen.families import sketch
 from ghn.primitives import Primitive
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
