@@ -7,6 +7,8 @@ from random import Random
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from spaces import assert_same_graph, assert_stated_as_traced, multiply_adds
 
 import ghn
@@ -16,7 +18,9 @@ from deepnets_gen.spaces.transformer import (
     TransformerGenotype,
     VitAxes,
     gpt_candidate,
+    num_params,
     sketch,
+    small_enough,
     vit_candidate,
 )
 from deepnets_gen.spaces.transformer_net import build
@@ -67,6 +71,27 @@ def test_the_stated_graph_is_the_traced_one_of_modules_that_hold_numbers(name: s
     assert_stated_as_traced(sketch(SMALL[name], 7, 16), build(SMALL[name], 7, 16))
 
 
+@st.composite
+def odd_genotypes(draw: st.DrawFn) -> TransformerGenotype:
+    """Anything that is allowed, at its smallest and where numbers coincide."""
+    kind, heads, half = draw(st.sampled_from(("vit", "gpt"))), draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    if kind == "vit":
+        flags, numbers = ("bias", "class_token", "layer_scale"), {"patch": draw(st.integers(1, 8))}
+    else:
+        flags = ("bias", "tied", "rotary", "rms_norm", "swiglu")
+        numbers = {"vocabulary": draw(st.integers(2, 40)), "context": draw(st.integers(8, 40))}
+    layers, ratio = draw(st.integers(1, 3)), draw(st.sampled_from((0.5, 1.0, 1.5, 4.0)))
+    chosen = {flag: draw(st.booleans()) for flag in flags}
+    return TransformerGenotype(kind, layers, 2 * half * heads, heads, ratio, **chosen, **numbers)
+
+
+@settings(max_examples=60, deadline=None)
+@given(odd_genotypes(), st.integers(2, 6), st.integers(1, 12))
+def test_graphs_of_odd_networks_are_the_traced_ones(genotype, rows: int, classes: int) -> None:
+    side = rows * genotype.patch
+    assert_stated_as_traced(sketch(genotype, classes, side), build(genotype, classes, side, "meta"))
+
+
 @pytest.mark.parametrize("side", [8, 16, 48, 224])
 def test_graphs_follow_the_size_of_the_image(side: int) -> None:
     for genotype in (VIT, SMALL["mean"]):
@@ -106,6 +131,14 @@ def test_graphs_follow_the_size_of_the_image(side: int) -> None:
 )
 def test_parameters_of_published_networks(genotype, classes: int, side: int, published: int) -> None:
     assert sketch(genotype, classes, side).num_params == published
+
+
+@pytest.mark.parametrize("kind", ["vit", "gpt"])
+def test_counts_need_no_graph(kind: str) -> None:
+    for seed in range(60):
+        genotype = random_genotype(kind, seed)
+        assert num_params(genotype) == sketch(genotype).num_params
+        assert num_params(genotype, 100, 64) == sketch(genotype, 100, 64).num_params
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -289,13 +322,15 @@ def test_candidates_cover_their_axes_and_depend_on_the_seed_alone(kind: str) -> 
     assert drawn == [draw(again, axes) for _ in range(400)]
     assert {g.layers for g in drawn} == set(axes.layers)
     assert {g.width // g.heads for g in drawn} == set(axes.head_widths)
-    flags = (
-        ("bias", "class_token", "layer_scale") if kind == "vit" else ("bias", "tied", "rotary", "rms_norm", "swiglu")
-    )
-    for flag in flags:
-        assert 0.4 < sum(getattr(g, flag) for g in drawn) / 400 < 0.6
-    fits = [g for g in drawn[:100] if sketch(g).num_params <= axes.limit]
-    assert len(fits) > 50
+    shares = dict.fromkeys(("bias", "class_token", "layer_scale"), 0.5)
+    if kind == "gpt":
+        shares = {**dict.fromkeys(("bias", "rotary", "rms_norm", "swiglu"), 0.5), "tied": 0.8}
+    for flag, share in shares.items():
+        assert abs(sum(getattr(g, flag) for g in drawn) / 400 - share) < 0.1
+    fits = [g for g in drawn if small_enough(g, axes)]
+    assert len(fits) > 200
+    assert max(sketch(g).num_params for g in fits[:100]) <= axes.limit
+    assert not small_enough(drawn[0], replace(axes, limit=1000))
 
 
 @pytest.mark.parametrize("kind", ["vit", "gpt"])

@@ -39,6 +39,6 @@ def pick(rng: Random, options: Sequence[T]) -> T:
     return options[int(rng.random() * len(options))]
 
 
-def flip(rng: Random) -> bool:
-    """True as often as False."""
-    return rng.random() < 0.5
+def flip(rng: Random, share: float = 0.5) -> bool:
+    """True with this probability."""
+    return rng.random() < share

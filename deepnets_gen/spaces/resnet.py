@@ -56,17 +56,16 @@ RESNET50 = ResNetGenotype("bottleneck", (3, 4, 6, 3))
 
 @dataclass(frozen=True)
 class ResNetAxes:
-    """What varies, each value as likely; blocks are drawn for each stage. limit: most parameters."""
+    """What varies, each value as likely; the number of blocks is drawn for each stage."""
 
     blocks: tuple[str, ...] = tuple(EXPANSION)
     stages: tuple[int, ...] = (3, 4)
     layers: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     widths: tuple[int, ...] = tuple(range(16, 65, 8))
-    limit: int = 25_000_000
 
 
 def resnet_candidate(rng: Random, axes: ResNetAxes) -> ResNetGenotype:
-    """A random residual network; its size is not looked at."""
+    """A random residual network."""
     block = pick(rng, axes.blocks)
     layers = tuple(pick(rng, axes.layers) for _ in range(pick(rng, axes.stages)))
     return ResNetGenotype(block, layers, pick(rng, axes.widths))

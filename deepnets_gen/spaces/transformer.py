@@ -128,7 +128,10 @@ class VitAxes:
 
 @dataclass(frozen=True)
 class GptAxes:
-    """What varies among gpts, each value as likely; width is heads * head_width. limit: most parameters."""
+    """What varies among gpts, each value as likely; width is heads * head_width. limit: most parameters.
+
+    tied: share of networks with tied embeddings.
+    """
 
     layers: tuple[int, ...] = tuple(range(2, 13))
     heads: tuple[int, ...] = tuple(range(2, 13))
@@ -136,11 +139,12 @@ class GptAxes:
     mlp_ratios: tuple[float, ...] = (2.0, 2.5, 3.0, 3.5, 4.0)
     vocabularies: tuple[int, ...] = (256, 1024, 4096, 8192, 16384, 32000, 50257)
     contexts: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    tied: float = 0.8
     limit: int = 100_000_000
 
 
 def vit_candidate(rng: Random, axes: VitAxes) -> TransformerGenotype:
-    """A random image classifier; its size is not looked at."""
+    """A random image classifier; perhaps larger than the limit: see `small_enough`."""
     heads = pick(rng, axes.heads)
     return TransformerGenotype(
         kind="vit",
@@ -156,7 +160,7 @@ def vit_candidate(rng: Random, axes: VitAxes) -> TransformerGenotype:
 
 
 def gpt_candidate(rng: Random, axes: GptAxes) -> TransformerGenotype:
-    """A random language model; its size is not looked at."""
+    """A random language model; perhaps larger than the limit: see `small_enough`."""
     heads = pick(rng, axes.heads)
     return TransformerGenotype(
         kind="gpt",
@@ -167,11 +171,30 @@ def gpt_candidate(rng: Random, axes: GptAxes) -> TransformerGenotype:
         bias=flip(rng),
         vocabulary=pick(rng, axes.vocabularies),
         context=pick(rng, axes.contexts),
-        tied=flip(rng),
+        tied=flip(rng, axes.tied),
         rotary=flip(rng),
         rms_norm=flip(rng),
         swiglu=flip(rng),
     )
+
+
+def small_enough(genotype: TransformerGenotype, axes: VitAxes | GptAxes) -> bool:
+    """Whether its parameters stay within the limit."""
+    return num_params(genotype) <= axes.limit
+
+
+def num_params(genotype: TransformerGenotype, num_classes: int = 10, image_size: int = 32) -> int:
+    """Numbers in the parameters of the network, without its graph; a tied table counts once."""
+    g, c, h = genotype, genotype.width, genotype.hidden
+    bias = g.bias or g.is_vit  # in all layers but the projection of queries, keys and values
+    norm = c * (1 + (bias and not g.rms_norm))
+    attention = 4 * c * c + 3 * c * g.bias + c * bias
+    mlp = (2 + g.swiglu) * c * h + (c + (1 + g.swiglu) * h) * bias
+    body = g.layers * (2 * norm + attention + mlp + 2 * c * g.layer_scale) + norm
+    if g.is_vit:
+        patches = g.patches(image_size)
+        return body + c * (patches + 2 * g.class_token + 3 * g.patch**2 + 1) + num_classes * (c + 1)
+    return body + c * (g.vocabulary * (2 - g.tied) + g.context * (not g.rotary))
 
 
 def sketch(genotype: TransformerGenotype, num_classes: int = 10, image_size: int = 32) -> Sketch:
@@ -190,6 +213,7 @@ def _vit(g: TransformerGenotype, num_classes: int, image_size: int) -> Sketch:
     x = s.sum((table, x), "")
     if g.class_token:  # put before the patches, it has its effect where these meet their positions
         s.slots.insert(0, ParamSlot("cls_token", Role.OFFSET, (1, 1, c), x))
+        s.num_params += c
     x = _blocks(s, x, g, tokens)
     if not g.class_token:
         x = s.add(Primitive.GLOB_AVG.value, (x,), "glob_avg")
@@ -246,4 +270,5 @@ def _scaled(s: Sketch, x: int, path: str, g: TransformerGenotype) -> int:
     """The node x: a scale is no node, it rides on the last node before it."""
     if g.layer_scale:
         s.slots.append(ParamSlot(f"{path}.gamma", Role.SCALE, (g.width,), x))
+        s.num_params += g.width
     return x
