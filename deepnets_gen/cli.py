@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepnets_gen.convert_cli import add_convert
 from deepnets_gen.stats_cli import add_show, add_stats
 from ghn.cli import positive
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from deepnets_gen.manifest import Funnel, Manifest
 
 Subparsers = Any  # argparse has no public name for what add_subparsers returns
@@ -89,7 +88,13 @@ def add_sample(subcommands: Subparsers) -> None:
 
 
 # What `ghn corpus` can do: functions that add a subcommand and set its `handler`.
-CORPUS: tuple[Callable[[Subparsers], None], ...] = (add_verify, add_sample, add_stats, add_show)
+CORPUS: tuple[Callable[[Subparsers], None], ...] = (
+    add_verify,
+    add_sample,
+    add_stats,
+    add_show,
+    add_convert,
+)
 
 
 def run_generate(args: argparse.Namespace) -> int:
@@ -155,7 +160,7 @@ class _Bar:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.bar: tqdm[Any] | None = None
+        self.bar: Any = None
 
     def __enter__(self) -> "_Bar":
         return self

@@ -10,7 +10,7 @@ GHN-3's reader also rewires graphs that it takes for old, wrong ones. All that o
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -65,20 +65,23 @@ def write_official(entries: Iterable[tuple[str, Any]], hdf5_path: Path, meta_pat
 
     Raises DataError for a genotype that is no DeepNets one or a split that readers do not know.
     """
-    count, done = 0, set()
     h5py = _import_h5py()
-    with replacing(Path(meta_path)) as meta_file, replacing(Path(hdf5_path)) as hdf5_file:
-        with h5py.File(hdf5_file, "w", libver=LAYOUT) as store, open(meta_file, "w", encoding="utf-8") as meta:
-            store.attrs["title"] = TITLE
-            for split, group in groupby(entries, key=lambda entry: entry[0]):
-                file_names(split)
-                if split in done:
-                    raise DataError(f"split {split!r} comes twice; give all its networks in one go")
-                meta.write(f"{', ' if done else '{'}{json.dumps(split)}: ")
-                count += _write_split(split, (genotype for _, genotype in group), store.create_group(split), meta)
-                done.add(split)
-            meta.write("}" if done else "{}")
-    return count
+    with (
+        replacing(Path(meta_path)) as meta_file,
+        replacing(Path(hdf5_path)) as hdf5_file,
+        h5py.File(hdf5_file, "w", libver=LAYOUT) as store,
+        open(meta_file, "w", encoding="utf-8") as meta,
+    ):
+        store.attrs["title"] = TITLE
+        counts: dict[str, int] = {}
+        for split, group in groupby(entries, key=lambda entry: entry[0]):
+            file_names(split)
+            if split in counts:
+                raise DataError(f"split {split!r} comes twice; give all its networks in one go")
+            meta.write(f"{', ' if counts else '{'}{json.dumps(split)}: ")
+            counts[split] = _write_split(split, (genotype for _, genotype in group), store.create_group(split), meta)
+        meta.write("}" if counts else "{}")
+    return sum(counts.values())
 
 
 def _write_split(split: str, genotypes: Iterable[Any], group: Any, meta: Any) -> int:
@@ -112,8 +115,8 @@ def _storable(split: str, genotype: Any, index: int) -> Genotype:
         return genotype
     if genotype.channels % (WIDENING * HEADS):
         raise DataError(
-            f"network {index} of 'wide' has C = {genotype.channels}; readers widen {WIDENING} times, so that it must be "
-            f"a multiple of {WIDENING * HEADS}"
+            f"network {index} of 'wide' has C = {genotype.channels}; readers widen {WIDENING} times, so give a "
+            f"multiple of {WIDENING * HEADS}"
         )
     return replace(genotype, channels=genotype.channels // WIDENING)
 
@@ -152,22 +155,37 @@ def read_official(hdf5_path: Path | None, meta_path: Path, split: str) -> "Offic
 
     Raises DataError where a file is missing, damaged or has no such split.
     """
+    meta = _meta(meta_path)
+    if split not in meta:
+        raise DataError(f"{meta_path} has no split {split!r}; it has {', '.join(meta) or 'none'}")
+    return _split(split, meta[split], hdf5_path, meta_path)
+
+
+def read_splits(meta_path: Path, hdf5_path: Path | None = None) -> "dict[str, OfficialSplit]":
+    """The networks of every split of a file, as `read_official` reads one."""
+    return {split: _split(split, part, hdf5_path, meta_path) for split, part in _meta(meta_path).items()}
+
+
+def _meta(path: Path) -> dict[str, Any]:
     try:
-        with open(meta_path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             meta = json.load(file)
+        if not isinstance(meta, dict):
+            raise ValueError(f"it holds a {type(meta).__name__} in place of splits")
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {meta_path}: {error}; give a deepnets1m_*_meta.json") from error
-    if not isinstance(meta, dict) or split not in meta:
-        found = ", ".join(meta) if isinstance(meta, dict) else f"a {type(meta).__name__}"
-        raise DataError(f"{meta_path} has no split {split!r}; it has {found or 'none'}")
+        raise DataError(f"cannot read {path}: {error}; give a deepnets1m_*_meta.json") from error
+    return meta
+
+
+def _split(split: str, part: Any, hdf5_path: Path | None, meta_path: Path) -> "OfficialSplit":
     try:
-        tables = [{int(i): str(name) for i, name in meta[split]["meta"][key].items()} for key in _TABLES]
-        records = meta[split]["nets"]
+        types, names = ({int(i): str(name) for i, name in part["meta"][key].items()} for key in _TABLES)
+        records = part["nets"]
         if not isinstance(records, list):
             raise TypeError("'nets' is no list")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{meta_path}, split {split!r}: {type(error).__name__} {error}; is it damaged?") from error
-    return OfficialSplit(split, records, *tables, None if hdf5_path is None else Path(hdf5_path), Path(meta_path))
+    return OfficialSplit(split, records, types, names, None if hdf5_path is None else Path(hdf5_path), Path(meta_path))
 
 
 class OfficialSplit(Sequence[ArchGraph]):
@@ -253,7 +271,7 @@ class OfficialSplit(Sequence[ArchGraph]):
         return self._store[self.split]
 
     @contextmanager
-    def _damage(self, what: str) -> Iterator[None]:
+    def _damage(self, what: str) -> Generator[None, None, None]:
         """Within the block, what goes wrong in reading is a DataError that says where."""
         try:
             yield

@@ -6,6 +6,8 @@ for those who extend it with DGL's operators; it is slower than `GatedGNN`.
 
 import json
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ghn.adapters import MissingExtraError
-from ghn.adapters.records import from_records, node_records, uncovered_records
+from ghn.adapters.records import from_columns, rest_records
 from ghn.batch import GraphBatch
 from ghn.errors import GraphError
+from ghn.files import replacing
 from ghn.graph import ArchGraph
-from ghn.primitives import Primitive
 from ghn.propagate.gated import GatedGNN
 
 if TYPE_CHECKING:
@@ -59,6 +61,15 @@ def from_dgl(graph: "DGLGraph") -> ArchGraph:
     """
     u, v = graph.edges(order="eid")
     return _graph(graph.ndata, torch.stack([u, v], dim=1))
+
+
+def save_dgl(graphs: Iterable[ArchGraph], path: Path) -> int:
+    """Number of graphs written to one file, whole or not at all; `dgl.load_graphs` reads it. All are held in memory."""
+    dgl = import_dgl()
+    items = [to_dgl(graph) for graph in graphs]
+    with replacing(Path(path)) as file:
+        dgl.save_graphs(str(file), items)
+    return len(items)
 
 
 def batch_to_dgl(batch: GraphBatch) -> "DGLGraph":
@@ -138,12 +149,7 @@ def _structure(batch: GraphBatch) -> "DGLGraph":
 
 
 def _texts(graph: ArchGraph) -> list[bytes]:
-    """Each node's record as JSON, without what stands beside it as numbers; the first has the graph's own part."""
-    records = node_records(graph)
-    for record in records:
-        del record["op"], record["shape"]
-    records[0]["uncovered"] = uncovered_records(graph)
-    return [json.dumps(record, separators=(",", ":")).encode() for record in records]
+    return [json.dumps(record, separators=(",", ":")).encode() for record in rest_records(graph)]
 
 
 def _to_rows(texts: list[bytes]) -> Tensor:
@@ -157,18 +163,6 @@ def _graph(ndata: Any, edges: Tensor) -> ArchGraph:
     """The ArchGraph of DGL's node data and (E, 2) edges."""
     if "op" not in ndata:
         raise GraphError(f"a DGLGraph needs node data 'op' (rows of Primitive); this one has {sorted(ndata)}")
-    n = len(ndata["op"])
-    texts = [bytes(row).rstrip(b"\0") for row in ndata["record"].numpy()] if "record" in ndata else [b"{}"] * n
-    records = [json.loads(text) for text in texts]
-    labels = [_label(op) for op in ndata["op"].tolist()]
-    shapes = ndata["shape"].tolist() if "shape" in ndata else [[0, 0, 0, 0]] * n
-    for record, op, shape in zip(records, labels, shapes, strict=True):
-        record["op"], record["shape"] = op, shape
-    return from_records(records, edges.tolist(), records[0].get("uncovered", ()) if records else ())
-
-
-def _label(op: int) -> str:
-    try:
-        return Primitive(op).label
-    except ValueError as error:
-        raise GraphError(f"node data 'op' holds {op}; known are 0..{len(Primitive) - 1}") from error
+    rest = [json.loads(bytes(row).rstrip(b"\0")) for row in ndata["record"].numpy()] if "record" in ndata else None
+    shapes = ndata["shape"].tolist() if "shape" in ndata else None
+    return from_columns(ndata["op"].tolist(), shapes, rest, edges.tolist())

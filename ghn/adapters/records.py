@@ -31,6 +31,37 @@ def uncovered_records(graph: ArchGraph) -> list[Record]:
     return graph.to_dict()["uncovered"]
 
 
+def rest_records(graph: ArchGraph) -> list[Record]:
+    """`node_records` without op and shape, for types that hold these as numbers; the first has `uncovered` as well."""
+    records = node_records(graph)
+    for record in records:
+        del record["op"], record["shape"]
+    records[0]["uncovered"] = uncovered_records(graph)
+    return records
+
+
+def from_columns(
+    ops: Sequence[int],
+    shapes: Sequence[Sequence[int]] | None,
+    rest: Sequence[Mapping[str, Any]] | None,
+    edges: Sequence[tuple[int, int]],
+) -> ArchGraph:
+    """The graph of these types and shapes as numbers, and what `rest_records` gave. Raises GraphError."""
+    n = len(ops)
+    columns = (ops, shapes or [(0, 0, 0, 0)] * n, rest or [{}] * n)
+    if any(len(column) != n for column in columns):
+        raise GraphError(f"{n} types, {len(columns[1])} shapes and {len(columns[2])} records do not fit together")
+    records: list[Record] = [{**r, "op": _label(op), "shape": shape} for op, shape, r in zip(*columns, strict=True)]
+    return from_records(records, edges, records[0].get("uncovered", ()) if records else ())
+
+
+def _label(op: int) -> str:
+    try:
+        return Primitive(op).label
+    except ValueError as error:
+        raise GraphError(f"'op' holds {op}; known are 0..{len(Primitive) - 1}") from error
+
+
 def from_records(
     records: Sequence[Mapping[str, Any]], edges: Sequence[tuple[int, int]], uncovered: Sequence[Mapping[str, Any]]
 ) -> ArchGraph:
