@@ -313,3 +313,24 @@ def test_images_too_small_for_the_strides_are_named(side: float) -> None:
         with pytest.raises(GenotypeError, match="image_size is"):
             make(MOBILENET_V2, 10, side)
     assert len(sketch(MOBILENET_V2, 10, 17))
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [("relu", torch.relu), ("relu6", lambda x: x.clamp(0, 6)), ("hardswish", lambda x: x * (x / 6 + 0.5).clamp(0, 1))]
+    + [("silu", lambda x: x * torch.sigmoid(x))],
+)
+def test_activations_are_where_the_papers_have_them(name: str, function) -> None:
+    """After expanding and after the depthwise convolution, none after projecting. Sandler et al. 2018, section 3."""
+    torch.manual_seed(0)
+    genotype = MobileGenotype((Stage(8, 1, 1, 3, 2, 0, name),), stem=8, stem_stride=1, head=8)
+    block, x = build(genotype, 7, 8).features[1], torch.randn(2, 8, 5, 5)
+    (expand, _), (depthwise, _), project = block.conv[0][:2], block.conv[1][:2], block.conv[2]
+
+    def norm(y: torch.Tensor) -> torch.Tensor:
+        return (y - y.mean((0, 2, 3), keepdim=True)) / (y.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+
+    y = function(norm(torch.einsum("oi,bihw->bohw", expand.weight[:, :, 0, 0], x)))
+    y = function(norm(torch.nn.functional.conv2d(y, depthwise.weight, padding=1, groups=16)))
+    y = norm(torch.einsum("oi,bihw->bohw", project.weight[:, :, 0, 0], y))
+    torch.testing.assert_close(block(x), x + y, rtol=1e-4, atol=1e-5)
