@@ -317,8 +317,12 @@ def test_images_too_small_for_the_strides_are_named(side: float) -> None:
 
 @pytest.mark.parametrize(
     ("name", "function"),
-    [("relu", torch.relu), ("relu6", lambda x: x.clamp(0, 6)), ("hardswish", lambda x: x * (x / 6 + 0.5).clamp(0, 1))]
-    + [("silu", lambda x: x * torch.sigmoid(x))],
+    [
+        ("relu", torch.relu),
+        ("relu6", lambda x: x.clamp(0, 6)),
+        ("hardswish", lambda x: x * (x / 6 + 0.5).clamp(0, 1)),
+        ("silu", lambda x: x * torch.sigmoid(x)),
+    ],
 )
 def test_activations_are_where_the_papers_have_them(name: str, function) -> None:
     """After expanding and after the depthwise convolution, none after projecting. Sandler et al. 2018, section 3."""
