@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import h5py
 import literal_generator as literally
 import numpy as np
 import torch
+from peer_store import PeerStore
 from predict import cpu
 
 import ghn
@@ -44,7 +45,6 @@ SPLIT = "train"
 MILLION = 1_000_000
 PUBLISHED = {"graphs_per_cpu_second": 4.9, "bytes_per_graph": 42_800, "published_bytes_per_graph": 10_300, "reads": 190}
 COMMAND = "import sys; from ghn.cli import main; sys.exit(main())"
-VIRTUAL = 50  # the GHN's cutoff, applied as the peer's store is read
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -71,46 +71,26 @@ def bootstrap(slow: list[float], fast: list[float]) -> dict[str, float]:
     return {"ratio": sum(slow) / sum(fast), "low": low, "high": high}
 
 
-class PeerStore:
-    """A group per graph with its matrix of distances and its rows of nodes, as DeepNets-1M's generator writes them."""
-
-    def __init__(self, path: Path, **compression: Any) -> None:
-        self.path = path
-        self.count = 0
-        self.compression = compression
-        h5py.File(path, "w").close()
-
-    def add(self, paths: np.ndarray, rows: np.ndarray) -> None:
-        with h5py.File(self.path, "a") as file:
-            group = file.create_group(f"{SPLIT}/{self.count}")
-            group.create_dataset("adj", data=paths, **self.compression)
-            group.create_dataset("nodes", data=rows, **self.compression)
-        self.count += 1
-
-    @property
-    def bytes_per_graph(self) -> float:
-        return self.path.stat().st_size / self.count
-
-
 def literal_round(networks: Iterator[literally.Literal], store: PeerStore, count: int) -> None:
     for _ in range(count):
         network = next(networks)
-        store.add(network.paths, network.rows)
+        store.add(network.genotype, network.paths, network.rows)
 
 
-def traced_round(genotypes: Iterator[Any], store: PeerStore, tables: literally.Tables, count: int) -> None:
+def traced_round(genotypes: Iterator[Any], store: PeerStore, count: int) -> None:
     for _ in range(count):
-        graph = ghn.trace(families.build(next(genotypes), device="meta"), image_size=32)
+        genotype = next(genotypes)
+        graph = ghn.trace(families.build(genotype, device="meta"), image_size=32)
         shapes = [tuple(shape) for shape in graph.shapes.tolist()]
-        store.add(graph.distances, tables.rows(graph.ops.tolist(), list(graph.names), shapes))
+        rows = store.tables.rows(graph.ops.tolist(), list(graph.names), shapes)
+        store.add(genotype, graph.distances, rows)
 
 
 def making(folder: Path, rounds: int, counts: dict[str, int]) -> tuple[dict[str, Any], PeerStore]:
     """CPU seconds per graph of the three ways, interleaved, and the store that the literal one filled."""
-    tables = literally.Tables()
-    networks = literally.generate(np.random.default_rng(0), tables)
-    genotypes = stream.generate(SPLIT, MILLION, seed_offset=1)
     stores = {way: PeerStore(folder / f"{way}.hdf5") for way in ("literal", "traced")}
+    networks = literally.generate(np.random.default_rng(0), stores["literal"].tables)
+    genotypes = stream.generate(SPLIT, MILLION, seed_offset=1)
     shards, size = iter(range(2, rounds + 3)), counts["ours"]
 
     def ours() -> None:
@@ -119,7 +99,7 @@ def making(folder: Path, rounds: int, counts: dict[str, int]) -> tuple[dict[str,
 
     ways: dict[str, Callable[[], None]] = {
         "literal": lambda: literal_round(networks, stores["literal"], counts["literal"]),
-        "traced": lambda: traced_round(genotypes, stores["traced"], literally.Tables(), counts["traced"]),
+        "traced": lambda: traced_round(genotypes, stores["traced"], counts["traced"]),
         "ours": ours,
     }
     spent: dict[str, list[float]] = {way: [] for way in ways}
@@ -183,30 +163,24 @@ def tensors(graph: ghn.ArchGraph) -> tuple[torch.Tensor, ...]:
     return tuple(torch.from_numpy(np.array(array)) for array in arrays)
 
 
-def peer_read(file: h5py.File, place: int) -> tuple[torch.Tensor, ...]:
-    """The same of a graph in the peer's store, where node rows name the types and the matrix is cut at 50."""
-    group = file[f"{SPLIT}/{place}"]
-    paths, rows = group["adj"][()], group["nodes"][()]
-    paths[paths > VIRTUAL] = 0
-    return torch.from_numpy(rows[:, 0].astype(np.int64)), torch.from_numpy(rows), torch.from_numpy(paths)
-
-
 def reading(corpus: Corpus, store: PeerStore, rounds: int, count: int) -> dict[str, Any]:
     """Random reads per CPU second of every kind, interleaved, each round at other places."""
     rng = random.Random(0)
     peers = h5py.File(store.path, "r")
-    kinds: dict[str, tuple[int, Callable[[int], Any]]] = {
-        "genotype": (len(corpus), corpus.genotype),
-        "graph": (len(corpus), corpus.graph),
-        "graph_with_distances": (len(corpus), lambda i: corpus.graph(i).distances),
-        "tensors": (len(corpus), lambda i: tensors(corpus.graph(i))),
-        "peer_tensors": (store.count, lambda i: peer_read(peers, i)),
+    ours, theirs = len(corpus), len(store)
+    kinds: dict[str, tuple[int, int, Callable[[int], Any]]] = {
+        "genotype": (ours, count, corpus.genotype),
+        "graph": (ours, count, corpus.graph),
+        "graph_with_distances": (ours, count, lambda i: corpus.graph(i).distances),
+        "tensors": (ours, count, lambda i: tensors(corpus.graph(i))),
+        "peer_arrays": (theirs, count, lambda i: store.arrays(peers, i)),
+        "peer_tensors": (theirs, count // 20, lambda i: store.tensors(peers, i)),  # 20 times as slow
     }
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(rounds):
-        for kind, (size, read) in kinds.items():
-            places = [rng.randrange(size) for _ in range(count)]
-            rates[kind].append(count / seconds(lambda read=read, places=places: [read(i) for i in places] and None))
+        for kind, (size, times, read) in kinds.items():
+            places = [rng.randrange(size) for _ in range(times)]
+            rates[kind].append(times / seconds(lambda read=read, places=places: deque(map(read, places), 0)))
     peers.close()
     return {kind: spread(values) for kind, values in rates.items()}
 
@@ -312,7 +286,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made, store = making(Path(folder), rounds, counts)
         run = command(Path(folder) / "corpus", count, args.workers)
-        read = reading(Corpus(Path(folder) / "corpus"), store, rounds, 50 if args.quick else 500)
+        read = reading(Corpus(Path(folder) / "corpus"), store, rounds, 40 if args.quick else 500)
     results = {
         "making": made,
         "stages": stages(2 if args.quick else 30),
