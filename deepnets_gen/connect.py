@@ -5,6 +5,7 @@ A 'none' edge adds nothing, so that states, and whole cells, may carry zeros onl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 Edge = tuple[str, int]  # an operation and the index of the cell state that it reads
 NONE = "none"
@@ -42,13 +43,14 @@ def flows(cells: Sequence[CellKind]) -> tuple[CellFlow, ...] | None:
     wanted = [False] * (len(cells) + 1) + [True]
     result = []
     for k in reversed(range(len(cells))):
-        live, reads = _live(cells[k], fed[k]) if wanted[k + 2] else (frozenset(), frozenset())
-        for i in reads:
+        flow = _flow(cells[k], fed[k]) if wanted[k + 2] else CellFlow(fed[k], frozenset(), frozenset())
+        for i in flow.reads:
             wanted[k + i] = True
-        result.append(CellFlow(fed[k], live, reads))
+        result.append(flow)
     return tuple(reversed(result))
 
 
+@lru_cache(maxsize=64)  # the cells of a stack are nearly all the same
 def _fed(cell: CellKind, first: bool, second: bool) -> tuple[bool, ...]:
     fed = [first, second]
     for i in range(0, len(cell.edges), 2):
@@ -56,7 +58,9 @@ def _fed(cell: CellKind, first: bool, second: bool) -> tuple[bool, ...]:
     return tuple(fed)
 
 
-def _live(cell: CellKind, fed: Sequence[bool]) -> tuple[frozenset[int], frozenset[int]]:
+@lru_cache(maxsize=64)
+def _flow(cell: CellKind, fed: tuple[bool, ...]) -> CellFlow:
+    """What is alive of a cell whose output is wanted."""
     wanted = set(cell.concat)
     live = set()
     for j in reversed(range(len(cell.edges))):
@@ -64,4 +68,4 @@ def _live(cell: CellKind, fed: Sequence[bool]) -> tuple[frozenset[int], frozense
         if j // 2 + 2 in wanted and op != NONE and fed[source]:
             live.add(j)
             wanted.add(source)
-    return frozenset(live), frozenset(wanted & {0, 1})
+    return CellFlow(fed, frozenset(live), frozenset(wanted & {0, 1}))

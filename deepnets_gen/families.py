@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deepnets_gen.genotype import Genotype, GenotypeError
-from deepnets_gen.spaces import deepnets, resnet, transformer
+from deepnets_gen.spaces import deepnets, mobile, nasbench201, resnet, transformer
 from ghn.graph import ArchGraph
 from ghn.sketch import Sketch
 
@@ -32,17 +32,15 @@ class Family:
     builder: str
 
 
+_NETS = "deepnets_gen.spaces.{}_net:build"
 FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        Family("deepnets", Genotype, deepnets.sketch, "deepnets_gen.spaces.deepnets_net:build"),
-        Family("resnet", resnet.ResNetGenotype, resnet.sketch, "deepnets_gen.spaces.resnet_net:build"),
-        Family(
-            "transformer",
-            transformer.TransformerGenotype,
-            transformer.sketch,
-            "deepnets_gen.spaces.transformer_net:build",
-        ),
+    name: Family(name, genotype, sketch, _NETS.format(name))
+    for name, genotype, sketch in (
+        ("deepnets", Genotype, deepnets.sketch),
+        ("mobile", mobile.MobileGenotype, mobile.sketch),
+        ("nasbench201", nasbench201.Nasbench201Genotype, nasbench201.sketch),
+        ("resnet", resnet.ResNetGenotype, resnet.sketch),
+        ("transformer", transformer.TransformerGenotype, transformer.sketch),
     )
 }
 _BY_TYPE = {family.genotype: family for family in FAMILIES.values()}

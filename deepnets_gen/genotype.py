@@ -69,12 +69,9 @@ class Genotype:
         _check_cell("normal", self.normal, self.normal_concat)
         _check_cell("reduce", self.reduce, self.reduce_concat)
         _check_stack(self)
-        if flows(self.stack) is None:
-            raise GenotypeError(
-                f"the last cell outputs zeros only: {NONE!r} edges cut {self.n_cells} cells from the image"
-            )
+        assert self.flow  # raises where nothing flows
 
-    @property
+    @cached_property
     def is_vit(self) -> bool:
         """Whether it attends: such networks have a patch stem, a position encoding and no striding."""
         return any(op == "msa" for op, _ in (*self.normal, *self.reduce))
@@ -84,7 +81,7 @@ class Genotype:
         """Steps of the larger cell."""
         return max(len(self.normal), len(self.reduce)) // 2
 
-    @property
+    @cached_property
     def reductions(self) -> frozenset[int]:
         """Indices of the reduction cells, at one and two thirds of the depth."""
         return frozenset({self.n_cells // 3, 2 * self.n_cells // 3}) - {0}
@@ -99,7 +96,10 @@ class Genotype:
     def flow(self) -> tuple[CellFlow, ...]:
         """What is alive of every cell."""
         found = flows(self.stack)
-        assert found is not None, "checked when the genotype was made"
+        if found is None:
+            raise GenotypeError(
+                f"the last cell outputs zeros only: {NONE!r} edges cut {self.n_cells} cells from the image"
+            )
         return found
 
     def halves(self, k: int) -> bool:

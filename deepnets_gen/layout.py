@@ -6,8 +6,10 @@ appendix A.2; the cells are those of DARTS (Liu et al., 2019).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
+from deepnets_gen.connect import Edge
 from deepnets_gen.genotype import Genotype, GenotypeError
 
 LARGE_IMAGE = 128  # from this side on, the stem is the one for ImageNet
@@ -48,7 +50,7 @@ class CellLayout:
 
     def stride(self, source: int) -> int:
         """Stride of an edge that reads this state."""
-        return 2 if self.reduction and source in SHRUNK else 1
+        return _stride(self.reduction, source)
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,18 @@ def num_params(genotype: Genotype, num_classes: int = 10, image_size: int = 32, 
     for k, cell in enumerate(plan.cells):
         edges, flow = genotype.stack[k].edges, genotype.flow[k]
         total += sum(preprocess_params(genotype, cell, i) for i in (0, 1) if everything or i in flow.reads)
-        for j, (op, source) in enumerate(edges):
-            if everything or j in flow.live:
-                total += op_params(op, cell.channels, cell.stride(source), genotype.norm is not None)
+        counted = edges if everything else tuple(edges[j] for j in sorted(flow.live))
+        total += _edges_params(counted, cell.channels, cell.reduction, genotype.norm is not None)
     return total
+
+
+@lru_cache(maxsize=1024)  # a network has two kinds of cells at no more than three widths, at either image size
+def _edges_params(edges: tuple[Edge, ...], c: int, reduction: bool, normed: bool) -> int:
+    return sum(op_params(op, c, _stride(reduction, source), normed) for op, source in edges)
+
+
+def _stride(reduction: bool, source: int) -> int:
+    return 2 if reduction and source in SHRUNK else 1
 
 
 def reads_second_stem(genotype: Genotype) -> bool:

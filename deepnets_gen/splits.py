@@ -18,8 +18,11 @@ from deepnets_gen import families
 from deepnets_gen.axes import Axes, NormPolicy
 from deepnets_gen.genotype import DEFAULT_CHANNELS, Genotype, GenotypeError
 from deepnets_gen.sample import candidate, small_enough
+from deepnets_gen.spaces import mobile as mobiles
+from deepnets_gen.spaces import nasbench201 as cells201
 from deepnets_gen.spaces import transformer
 from deepnets_gen.spaces.resnet import RESNET50
+from ghn.identity import identities
 
 VIT = Genotype(
     normal=(("none", 0), ("msa", 1)),
@@ -117,17 +120,29 @@ def predefined() -> Split:
 def vit() -> Split:
     """Vision transformers for small images: patches, class token or mean, learned positions."""
     axes = transformer.VitAxes()
-    return Split("vit", 10, lambda rng, index: transformer.vit_candidate(rng, axes), axes=axes)
+    return Split("vit", 10, lambda rng, index: transformer.vit_candidate(rng, axes), **_limited(transformer, axes))
 
 
 def gpt() -> Split:
     """Decoder-only language models, mostly with tied embeddings."""
     axes = transformer.GptAxes()
-    return Split("gpt", 11, lambda rng, index: transformer.gpt_candidate(rng, axes), axes=axes)
+    return Split("gpt", 11, lambda rng, index: transformer.gpt_candidate(rng, axes), **_limited(transformer, axes))
+
+
+def mobile() -> Split:
+    """Inverted residuals with or without squeeze-and-excitation, around MobileNet and MnasNet."""
+    axes = mobiles.MobileAxes()
+    return Split("mobile", 12, lambda rng, index: mobiles.candidate(rng, axes), **_limited(mobiles, axes))
+
+
+def nasbench201() -> Split:
+    """Every cell of NAS-Bench-201, in the order of its numbers."""
+    return Split("nasbench201", 13, lambda rng, index: cells201.candidate_at(index), size=cells201.SIZE)
 
 
 SPLITS: dict[str, Callable[[], Split]] = {
-    make.__name__: make for make in (train, val, test, wide, deep, dense, bnfree, search, predefined, vit, gpt)
+    make.__name__: make
+    for make in (train, val, test, wide, deep, dense, bnfree, search, predefined, vit, gpt, mobile, nasbench201)
 }
 
 
@@ -140,17 +155,14 @@ def named(split: Split | str) -> Split:
     return SPLITS[split]()
 
 
+def _limited(space: Any, axes: Any) -> dict[str, Any]:
+    return {"small": partial(space.small_enough, axes=axes), "axes": axes}
+
+
 def _deepnets(name: str, seed: int, part: Part, axes: Axes) -> Split:
-    return Split(
-        name,
-        seed,
-        lambda rng, index: candidate(rng, axes),
-        part,
-        partial(small_enough, axes=axes),
-        axes=axes,
-    )
+    return Split(name, seed, lambda rng, index: candidate(rng, axes), part, partial(small_enough, axes=axes), axes=axes)
 
 
 @cache
 def _predefined() -> frozenset[str]:
-    return frozenset(families.sketch(genotype).topology for genotype in PREDEFINED)
+    return frozenset(found.topology for found in identities([families.sketch(g) for g in PREDEFINED]))

@@ -8,9 +8,12 @@ from typing import Any
 
 from deepnets_gen import families
 from deepnets_gen.splits import Part, Split, named
+from ghn.garbage import uncollected
+from ghn.identity import identities
 
 GENERATOR = 2  # version of the streams: the same number, the same networks
-BLOCK = 64  # candidates that `generate` computes ahead
+HELD = 256  # candidates whose graphs are held, and told apart, at a time
+AHEAD = 64  # candidates that `generate` looks at before it gives out the first
 
 SAMPLED, INVALID, TOO_LARGE, OTHER_PART, EXHAUSTED = "sampled", "invalid", "too large", "other part", "exhausted"
 
@@ -46,15 +49,34 @@ def block(split: Split | str, start: int, stop: int, seed_offset: int = 0) -> Bl
     Raises GenotypeError where the split is unknown.
     """
     split = named(split)
+    drawn: list[Drawn] = []
     fates: Counter[str] = Counter()
-    drawn = []
-    for index in range(start, stop):
-        result = _candidate(split, index, seed_offset)
-        if isinstance(result, Drawn):
-            drawn.append(result)
-        else:
-            fates[result] += 1
+    with uncollected():
+        for first in range(start, stop, HELD):
+            part, left_out = _drawn(split, range(first, min(first + HELD, stop)), seed_offset)
+            drawn += part
+            fates += left_out
     return Block(start, stop, tuple(drawn), {SAMPLED: stop - start - fates[EXHAUSTED], **fates})
+
+
+def _drawn(split: Split, indices: range, seed_offset: int) -> tuple[list[Drawn], Counter[str]]:
+    """The accepted ones of these candidates, and how many of the others were left out for which reason."""
+    fates: Counter[str] = Counter()
+    sketched = []
+    for index in indices:
+        genotype = _candidate(split, index, seed_offset)
+        if isinstance(genotype, str):
+            fates[genotype] += 1
+        else:
+            sketched.append((index, genotype, families.sketch(genotype)))
+    drawn = []
+    found = identities([sketch for _, _, sketch in sketched])
+    for (index, genotype, sketch), (key, topology) in zip(sketched, found, strict=True):
+        if split.part is None or Part.of(topology) is split.part:
+            drawn.append(Drawn(index, genotype, key, len(sketch), sketch.num_params))
+        else:
+            fates[OTHER_PART] += 1
+    return drawn, fates
 
 
 def generate(split: Split | str, count: int, seed_offset: int = 0) -> Iterator[Any]:
@@ -67,24 +89,18 @@ def generate(split: Split | str, count: int, seed_offset: int = 0) -> Iterator[A
     seen: set[str] = set()
     start = 0
     while len(seen) < count and (split.size is None or start < split.size):
-        for drawn in block(split, start, start + BLOCK, seed_offset).drawn:
+        for drawn in block(split, start, start + AHEAD, seed_offset).drawn:
             if drawn.key not in seen and len(seen) < count:
                 seen.add(drawn.key)
                 yield drawn.genotype
-        start += BLOCK
+        start += AHEAD
 
 
-def _candidate(split: Split, index: int, seed_offset: int) -> Drawn | str:
-    """The candidate at this place, or why it is left out."""
+def _candidate(split: Split, index: int, seed_offset: int) -> Any:
+    """The genotype at this place, or the reason why there is none."""
     if split.size is not None and index >= split.size:
         return EXHAUSTED
-    rng = Random(((split.seed << 32) + seed_offset << 64) + index)
-    genotype = split.draw(rng, index)
+    genotype = split.draw(Random(((split.seed << 32) + seed_offset << 64) + index), index)
     if genotype is None:
         return INVALID
-    if not split.small(genotype):
-        return TOO_LARGE
-    sketch = families.sketch(genotype)
-    if split.part is not None and Part.of(sketch.topology) is not split.part:
-        return OTHER_PART
-    return Drawn(index, genotype, sketch.key, len(sketch), sketch.num_params)
+    return genotype if split.small(genotype) else TOO_LARGE

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ghn import identity
 from ghn.errors import GraphError
+from ghn.identity import Identity, identities
 from ghn.primitives import Primitive, Role
 
 FORMAT = 1  # of the JSON form
@@ -102,17 +102,17 @@ class ArchGraph:
             raise GraphError(f"{n} nodes but {len(self.shapes)} shapes and {len(self.names)} names")
         if len(self.edges):
             u, v = self.edges[:, 0], self.edges[:, 1]
-            bad = np.flatnonzero((u >= v) | (u < 0) | (v >= n))
-            if len(bad):
+            wrong = (u >= v) | (u < 0) | (v >= n)
+            if wrong.any():
+                bad = np.flatnonzero(wrong)
                 raise GraphError(f"edge {self.edges[bad[0]].tolist()} does not point forward within {n} nodes")
-        for fqn, _, _, node, _ in self.slots:
-            if not 0 <= node < n:
-                raise GraphError(f"parameter {fqn!r} is on node {node} of a graph of {n} nodes")
+        for fqn, node in [(s[0], s[3]) for s in self.slots if not 0 <= s[3] < n]:
+            raise GraphError(f"parameter {fqn!r} is on node {node} of a graph of {n} nodes")
         for node in self.outputs:
             if not 0 <= node < n:
                 raise GraphError(f"output {node} is no node of a graph of {n} nodes")
-        names = [s.fqn for s in self.slots]
-        if len(set(names)) != len(names):
+        if len({s[0] for s in self.slots}) != len(self.slots):
+            names = [s.fqn for s in self.slots]
             twice = next(x for x in names if names.count(x) > 1)
             raise GraphError(f"parameter {twice!r} has two slots")
 
@@ -156,17 +156,22 @@ class ArchGraph:
         return sum(s.numel for s in self.slots) + sum(math.prod(u.shape) for u in self.uncovered)
 
     @cached_property
+    def identity(self) -> Identity:
+        """`key` and `topology`."""
+        return identities([_Lists(self.ops.tolist(), list(map(tuple, self.shapes.tolist())), self.predecessors)])[0]
+
+    @property
     def key(self) -> str:
         """Identity of the architecture: equal for isomorphic graphs, whatever the order of their nodes.
 
         Parameter names do not count, types and shapes do.
         """
-        return identity.key(self.ops.tolist(), map(tuple, self.shapes.tolist()), self.predecessors)
+        return self.identity.key
 
-    @cached_property
+    @property
     def topology(self) -> str:
         """Identity of the architecture whatever its widths: as `key`, but channel counts do not count either."""
-        return identity.topology(self.ops.tolist(), map(tuple, self.shapes.tolist()), self.predecessors)
+        return self.identity.topology
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready data; `from_dict` gives the same graph back."""
@@ -245,6 +250,12 @@ def encoder_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
     return out, inp, height, width * more[0] if len(shape) == 5 else width
 
 
+class _Lists(NamedTuple):
+    ops: list[int]
+    shapes: list[tuple[int, ...]]
+    preds: tuple[tuple[int, ...], ...]
+
+
 def shortest_paths(preds: Sequence[Sequence[int]]) -> np.ndarray:
     """(N, N) uint8, [u, v]: length of the shortest directed path u -> v; 0 where none, for u = v, or beyond 254.
 
@@ -282,7 +293,8 @@ def _sorted(edges: np.ndarray, n: int) -> np.ndarray:
 
 
 def _neighbours(n: int, edges: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    """For each node, where its edges lead; ascending, since edges are sorted either way."""
     lists: list[list[int]] = [[] for _ in range(n)]
     for u, v in edges.tolist():
         lists[u].append(v)
-    return tuple(tuple(sorted(x)) for x in lists)
+    return tuple(map(tuple, lists))

@@ -4,11 +4,12 @@ Follows `build` part for part: the graph is the one that `ghn.trace` finds of th
 NeurIPS 2021, appendix A.
 """
 
-from deepnets_gen.connect import CellFlow, CellKind
+from collections.abc import Hashable
+
 from deepnets_gen.genotype import Genotype, GenotypeError
 from deepnets_gen.layout import CellLayout, Layout, layout, reads_second_stem
 from ghn.primitives import Primitive
-from ghn.sketch import INPUT, Sketch
+from ghn.sketch import INPUT, Part, Sketch
 
 SEP_CONV, DIL_CONV = Primitive.SEP_CONV.value, Primitive.DIL_CONV.value
 LN, MSA, CSE = Primitive.LN.value, Primitive.MSA.value, Primitive.CSE.value
@@ -24,11 +25,10 @@ def sketch(genotype: Genotype, num_classes: int = 10, image_size: int = 32) -> S
     if plan.smallest < 2:
         raise GenotypeError(f"images of side {image_size} vanish in this network; give larger ones")
     s = Sketch()
-    normed = genotype.norm is not None
     s0, s1 = _stem(s, genotype, plan)
-    for k, (kind, flow, cell) in enumerate(zip(genotype.stack, genotype.flow, plan.cells, strict=True)):
-        alive = bool(flow.live)
-        s0, s1 = s1, _cell(s, f"cells.{k}", kind, flow, cell, normed, genotype.preproc, (s0, s1)) if alive else None
+    written: Written = {}
+    for k, cell in enumerate(plan.cells):
+        s0, s1 = s1, _cell(s, genotype, k, cell, (s0, s1), written) if genotype.flow[k].live else None
     assert s1 is not None, "the last cell of a connected network is alive"
     _head(s, genotype, s1, plan.features, num_classes)
     return s
@@ -57,25 +57,36 @@ def _stem(s: Sketch, g: Genotype, plan: Layout) -> tuple[int, int | None]:
     return s0, _normed(s, s.layer(s0, "stem1.1", (c, c, 3, 3), second), "stem1.2", c, normed)
 
 
-def _cell(
-    s: Sketch,
-    path: str,
-    kind: CellKind,
-    flow: CellFlow,
-    cell: CellLayout,
-    normed: bool,
-    preproc: bool,
-    inputs: tuple[int | None, int | None],
-) -> int:
-    """The node of a living cell's output. inputs: the nodes of the outputs of the two cells before."""
-    c = cell.channels
+Inputs = tuple[int | None, int | None]
+Written = dict[Hashable, tuple[Part, Inputs]]  # what decides a cell -> where it is in the sketch, and what it reads
+
+
+def _cell(s: Sketch, g: Genotype, k: int, cell: CellLayout, inputs: Inputs, written: Written) -> int:
+    """The node of living cell k's output. inputs: the nodes of the outputs of the two cells before.
+
+    Most cells of a network are alike: one that was written before is copied.
+    """
+    like = (k in g.reductions, g.flow[k], cell, inputs[0] == inputs[1], inputs[0] is None, inputs[1] is None)
+    path = f"cells.{k}."
+    if like in written:
+        part, before = written[like]
+        return s.copy(part, dict(zip(before, inputs, strict=True)), path)
+    nodes, slots, num_params, macs = len(s), len(s.slots), s.num_params, s.macs
+    end = _write_cell(s, g, k, cell, inputs)
+    ranges = range(nodes, len(s)), range(slots, len(s.slots))
+    written[like] = Part(path, *ranges, s.num_params - num_params, s.macs - macs, end), inputs
+    return end
+
+
+def _write_cell(s: Sketch, g: Genotype, k: int, cell: CellLayout, inputs: Inputs) -> int:
+    path, kind, flow, normed = f"cells.{k}", g.stack[k], g.flow[k], g.norm is not None
     states: list[int | None] = list(inputs)
     for i, x in enumerate(inputs):
-        if x is not None and preproc and i in flow.reads:
-            where, positions = f"{path}.preprocess{i}", cell.before**2
-            halve = cell.halves and i == 0
-            make = _factorized_reduce if halve else _conv
-            states[i] = make(s, x, where, (c, cell.inputs[i], 1, 1), positions, normed)
+        if x is not None and g.preproc and i in flow.reads:
+            make = _factorized_reduce if cell.halves and i == 0 else _conv
+            states[i] = make(
+                s, x, f"{path}.preprocess{i}", (cell.channels, cell.inputs[i], 1, 1), cell.before**2, normed
+            )
     for j in range(0, len(kind.edges), 2):
         terms = [
             _operation(s, source, f"{path}._ops.{i}", kind.edges[i][0], cell, kind.edges[i][1], normed)

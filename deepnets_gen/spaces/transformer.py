@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from deepnets_gen.genotype import GenotypeError
 from deepnets_gen.spaces.fields import check, check_whole, flip, pick, read
-from ghn.graph import ParamSlot
 from ghn.primitives import Primitive, Role
 from ghn.sketch import INPUT, Sketch
 
@@ -212,8 +211,8 @@ def _vit(g: TransformerGenotype, num_classes: int, image_size: int) -> Sketch:
     x = s.layer(INPUT, "patch_embed.proj", (c, 3, g.patch, g.patch), patches, bias=True)
     x = s.sum((table, x), "")
     if g.class_token:  # put before the patches, it has its effect where these meet their positions
-        s.slots.insert(0, ParamSlot("cls_token", Role.OFFSET, (1, 1, c), x))
-        s.num_params += c
+        s.ride(x, "cls_token", Role.OFFSET, (1, 1, c))
+        s.slots.insert(0, s.slots.pop())  # the module lists it first
     x = _blocks(s, x, g, tokens)
     if not g.class_token:
         x = s.add(Primitive.GLOB_AVG.value, (x,), "glob_avg")
@@ -269,6 +268,5 @@ def _norm(s: Sketch, x: int, path: str, g: TransformerGenotype) -> int:
 def _scaled(s: Sketch, x: int, path: str, g: TransformerGenotype) -> int:
     """The node x: a scale is no node, it rides on the last node before it."""
     if g.layer_scale:
-        s.slots.append(ParamSlot(f"{path}.gamma", Role.SCALE, (g.width,), x))
-        s.num_params += g.width
+        s.ride(x, f"{path}.gamma", Role.SCALE, (g.width,))
     return x

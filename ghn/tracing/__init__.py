@@ -1,8 +1,6 @@
 """nn.Module -> ArchGraph: record what runs (`capture`), lift it by the table (`rules`, `lift`), rewrite (`passes`)."""
 
-import gc
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ghn.errors import TraceError
+from ghn.garbage import uncollected
 from ghn.graph import ArchGraph
 from ghn.tracing.arguments import Param
 from ghn.tracing.capture import Attempt, Recording, attempts, record
@@ -31,7 +30,7 @@ def trace(model: nn.Module, example_input: Any = None, image_size: int | None = 
     Raises TraceError for parameters that are not real floating point numbers, and where the module cannot be run.
     """
     params = _parameters(model)
-    with _uncollected():
+    with uncollected():
         return _trace(model, params, lambda: candidates(model, example_input, image_size))
 
 
@@ -44,19 +43,6 @@ def _trace(model: nn.Module, params: list[Param], inputs: Callable[[], Iterator[
     if recording.orphans or any(not u.used for u in graph.uncovered):
         graph = _in_training(model, inputs(), way, params, graph)
     return graph
-
-
-@contextmanager
-def _uncollected() -> Generator[None]:
-    """Puts garbage collection off: a trace keeps all it makes until its end, so that full collections, 0.2 s each in
-    a process with torch in it, would find nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _parameters(model: nn.Module) -> list[Param]:
