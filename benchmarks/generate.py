@@ -1,30 +1,40 @@
 """Graphs per second and bytes per graph of making an architecture corpus, and reads per second of one.
 
-Run: python benchmarks/generate.py [--quick] [--rounds 20] [--count 100000] [--out benchmarks/results/generate.json]
+Run: python benchmarks/generate.py [--quick] [--rounds 20] [--count 100000] [--peer DIR]
+         [--out benchmarks/results/generate.json]
 
 Three ways of making graphs take turns, A B C A B C ..., on one thread of one process, and CPU seconds are counted:
 `literal` (benchmarks/literal_generator.py: real weights, a forward pass, a walk along autograd's graph, networkx
 distances, HDF5), `traced` (our genotypes, our modules without weights, ghn.trace, distances, HDF5) and `ours` (whole
-shards of unique graphs on disk, nothing built). A ratio's interval is the middle 95% of the ratios of 2,000
-resamplings of the rounds. Then `ghn generate` runs as a user runs it, on --workers processes, and what it wrote is
-read at random places beside the HDF5 file of the literal way, in turn again. The stages are what one unique graph
-costs in each step, the candidates that are left out included.
+shards of unique graphs on disk, nothing built); with --peer, `peer` as well: the original generator, where the folder
+is a checkout of facebookresearch/ppuda. A ratio's interval is the middle 95% of the ratios of 2,000 resamplings of the
+rounds. Then `ghn generate` runs as a user runs it, on --workers processes, and what it wrote is read at random places
+beside the HDF5 file of the literal way, in turn again: what that file holds (`peer_arrays`) and what a GHN needs, which
+takes the network as well, for its shapes (`peer_tensors`). The stages are what one unique graph costs in each step, the
+candidates that are left out included.
 """
 
 import argparse
 import gc
+import importlib
+import io
+import itertools
 import json
 import os
 import platform
 import random
+import runpy
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import h5py
 import literal_generator as literally
@@ -86,8 +96,31 @@ def traced_round(genotypes: Iterator[Any], store: PeerStore, count: int) -> None
         store.add(genotype, graph.distances, rows)
 
 
-def making(folder: Path, rounds: int, counts: dict[str, int]) -> tuple[dict[str, Any], PeerStore]:
-    """CPU seconds per graph of the three ways, interleaved, and the store that the literal one filled."""
+def peer(checkout: Path, folder: Path) -> Callable[[int], None]:
+    """DeepNets-1M's own generator, to be called with a number of graphs; each call draws other ones.
+
+    checkout: of ppuda, whose requirements (einops, torchvision) must be installed.
+    """
+    ghn.import_torchvision()
+    sys.path.insert(0, str(checkout))
+    script = str(checkout / "experiments" / "net_generator.py")
+    importlib.import_module("ppuda.utils").set_seed = lambda seed: None  # it would draw the same networks every time
+    calls = itertools.count()
+
+    def run(count: int) -> None:
+        out = folder / f"peer{next(calls)}"
+        with patch.object(sys, "argv", [script, SPLIT, str(count), str(out)]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with redirect_stdout(io.StringIO()):
+                runpy.run_path(script, run_name="__main__")
+
+    return run
+
+
+def making(
+    folder: Path, rounds: int, counts: dict[str, int], checkout: Path | None
+) -> tuple[dict[str, Any], PeerStore]:
+    """CPU seconds per graph of every way, interleaved, and the store that the literal one filled."""
     stores = {way: PeerStore(folder / f"{way}.hdf5") for way in ("literal", "traced")}
     networks = literally.generate(np.random.default_rng(0), stores["literal"].tables)
     genotypes = stream.generate(SPLIT, MILLION, seed_offset=1)
@@ -102,6 +135,9 @@ def making(folder: Path, rounds: int, counts: dict[str, int]) -> tuple[dict[str,
         "traced": lambda: traced_round(genotypes, stores["traced"], counts["traced"]),
         "ours": ours,
     }
+    if checkout is not None:
+        theirs = peer(checkout, folder)
+        ways = {"peer": lambda: theirs(counts["peer"]), **ways}
     spent: dict[str, list[float]] = {way: [] for way in ways}
     for way in ways.values():  # once unmeasured: imports, caches, the first pages of memory
         way()
@@ -112,6 +148,8 @@ def making(folder: Path, rounds: int, counts: dict[str, int]) -> tuple[dict[str,
             spent[way].append(seconds(run) / counts[way])
     size_of = {way: store.bytes_per_graph for way, store in stores.items()}
     corpora = [Corpus(path) for path in folder.glob("ours*")]
+    files = list(folder.glob("peer*/*.hdf5"))
+    size_of["peer"] = sum(f.stat().st_size for f in files) / max(len(files) * counts["peer"], 1)
     size_of["ours"] = sum(c.manifest.bytes for c in corpora) / sum(len(c) for c in corpora)
     result = {
         way: {
@@ -121,7 +159,7 @@ def making(folder: Path, rounds: int, counts: dict[str, int]) -> tuple[dict[str,
         }
         for way in ways
     }
-    ratios = {f"ours_over_{way}": bootstrap(spent[way], spent["ours"]) for way in ("literal", "traced")}
+    ratios = {f"ours_over_{way}": bootstrap(spent[way], spent["ours"]) for way in ways if way != "ours"}
     return {**result, **ratios}, stores["literal"]
 
 
@@ -253,11 +291,12 @@ def report(results: dict[str, Any]) -> None:
     """The figures in words."""
     make, run = results["making"], results["command"]
     print("making, one thread: graphs per CPU second, median (quartiles); bytes a graph")
-    for way in ("literal", "traced", "ours"):
+    ways = [way for way in ("peer", "literal", "traced", "ours") if way in make]
+    for way in ways:
         r = make[way]["graphs_per_cpu_second"]
         print(f"  {way:8s}{r['median']:9.1f} ({r['q1']:.1f}-{r['q3']:.1f}){make[way]['bytes_per_graph']:10.0f}")
     print(f"  peer    {PUBLISHED['graphs_per_cpu_second']:9.1f} (measured before){PUBLISHED['bytes_per_graph']:10d}")
-    for way in ("literal", "traced"):
+    for way in ways[:-1]:
         r = make[f"ours_over_{way}"]
         print(f"  ours is {r['ratio']:.0f} times as fast as {way} ({r['low']:.0f}-{r['high']:.0f})")
     print(f"one unique graph, CPU microseconds: {', '.join(f'{k} {v:.0f}' for k, v in results['stages'].items())}")
@@ -277,14 +316,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--count", type=int, default=100_000, help="graphs that the command makes")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--peer", type=Path, metavar="DIR", help="a checkout of ppuda, to be timed as well")
     parser.add_argument("--quick", action="store_true", help="a smoke run of seconds; its figures mean nothing")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     rounds, count = (2, 300) if args.quick else (args.rounds, args.count)
-    counts = {"literal": 2, "traced": 2, "ours": 100} if args.quick else {"literal": 12, "traced": 12, "ours": 2000}
+    slow, fast = (2, 100) if args.quick else (12, 2000)
+    counts = {"peer": slow, "literal": slow, "traced": slow, "ours": fast}
     with tempfile.TemporaryDirectory() as folder:
-        made, store = making(Path(folder), rounds, counts)
+        made, store = making(Path(folder), rounds, counts, args.peer)
         run = command(Path(folder) / "corpus", count, args.workers)
         read = reading(Corpus(Path(folder) / "corpus"), store, rounds, 40 if args.quick else 500)
     results = {
