@@ -13,6 +13,7 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from io import FileIO
 from itertools import groupby
 from pathlib import Path
 from typing import Any, overload
@@ -66,22 +67,57 @@ def write_official(entries: Iterable[tuple[str, Any]], hdf5_path: Path, meta_pat
     Raises DataError for a genotype that is no DeepNets one or a split that readers do not know.
     """
     h5py = _import_h5py()
-    with (
-        replacing(Path(meta_path)) as meta_file,
-        replacing(Path(hdf5_path)) as hdf5_file,
-        h5py.File(hdf5_file, "w", libver=LAYOUT) as store,
-        open(meta_file, "w", encoding="utf-8") as meta,
-    ):
-        store.attrs["title"] = TITLE
-        counts: dict[str, int] = {}
-        for split, group in groupby(entries, key=lambda entry: entry[0]):
-            file_names(split)
-            if split in counts:
-                raise DataError(f"split {split!r} comes twice; give all its networks in one go")
-            meta.write(f"{', ' if counts else '{'}{json.dumps(split)}: ")
-            counts[split] = _write_split(split, (genotype for _, genotype in group), store.create_group(split), meta)
-        meta.write("}" if counts else "{}")
+    counts: dict[str, int] = {}
+    with replacing(Path(meta_path)) as meta_file, replacing(Path(hdf5_path)) as hdf5_file:
+        with (
+            _Sink(hdf5_file, "w+") as sink,
+            h5py.File(sink, "w", libver=LAYOUT) as store,
+            open(meta_file, "w", encoding="utf-8") as meta,
+        ):
+            store.attrs["title"] = TITLE
+            for split, group in groupby(entries, key=lambda entry: entry[0]):
+                file_names(split)
+                if split in counts:
+                    raise DataError(f"split {split!r} comes twice; give all its networks in one go")
+                meta.write(f"{', ' if counts else '{'}{json.dumps(split)}: ")
+                genotypes = (genotype for _, genotype in group)
+                counts[split] = _write_split(split, sink.guarded(genotypes), store.create_group(split), meta)
+            meta.write("}" if counts else "{}")
+        sink.check()
     return sum(counts.values())
+
+
+class _Sink(FileIO):
+    """A file that keeps its first failure to itself until it is asked, for libhdf5 crashes when a write fails."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while self.failure is None and rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.failure = error
+        return len(data)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        try:
+            return super().truncate(size) if self.failure is None else size or 0
+        except OSError as error:
+            self.failure = error
+            return size or 0
+
+    def check(self) -> None:
+        """Raises the failure."""
+        if self.failure is not None:
+            raise self.failure
+
+    def guarded(self, items: Iterable[Any]) -> Iterator[Any]:
+        """The items as long as nothing has failed."""
+        for item in items:
+            self.check()
+            yield item
 
 
 def _write_split(split: str, genotypes: Iterable[Any], group: Any, meta: Any) -> int:

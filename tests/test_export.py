@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -226,3 +228,39 @@ def test_command_refuses_in_one_sentence(
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert os.listdir(tmp_path) == ["taken"]
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from deepnets_gen import export
+from deepnets_gen.stream import generate
+from ghn.adapters import MissingExtraError
+from ghn.errors import GHNError
+
+writers = [export.write_parquet, export.write_networkx, export.write_graphml, export.write_dgl, export.write_pyg]
+entries = [("val", genotype) for genotype in generate("val", 20)]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for write in writers:
+    try:
+        write(entries[:1], Path(sys.argv[1]) / "whole")  # libraries may write files of their own when first used
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+        write(entries, Path(sys.argv[1]) / "full")
+        print(f"{write.__name__} wrote it")
+    except MissingExtraError:
+        continue
+    except GHNError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    whole = Path(sys.argv[1]) / "whole"
+    whole.rename(f"{whole}-{write.__name__}")
+"""
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL, str(tmp_path), "15000"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert all(line.startswith(f"cannot write {tmp_path / 'full'}: ") for line in run.stdout.splitlines())
+    assert len(run.stdout.splitlines()) >= 2
+    assert all(path.name.startswith("whole-") for path in tmp_path.iterdir())

@@ -68,7 +68,10 @@ def save_dgl(graphs: Iterable[ArchGraph], path: Path) -> int:
     dgl = import_dgl()
     items = [to_dgl(graph) for graph in graphs]
     with replacing(Path(path)) as file:
-        dgl.save_graphs(str(file), items)
+        try:
+            dgl.save_graphs(str(file), items)
+        except dgl.DGLError as error:
+            raise OSError(str(error).partition("\n")[0]) from error
     return len(items)
 
 

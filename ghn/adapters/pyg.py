@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import torch
 from ghn.adapters import MissingExtraError
 from ghn.adapters.records import from_columns, rest_records
 from ghn.errors import DataError, GraphError
-from ghn.files import replacing
+from ghn.files import write
 from ghn.graph import ArchGraph
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ def from_pyg(data: "Data") -> ArchGraph:
 def save_pyg(graphs: Iterable[ArchGraph], path: Path) -> int:
     """Number of graphs written to one file, whole or not at all. All are held in memory."""
     items = [to_pyg(graph).to_dict() for graph in graphs]
-    with replacing(Path(path)) as file:
-        torch.save(items, file)
+    content = BytesIO()
+    torch.save(items, content)
+    write(Path(path), content.getvalue())
     return len(items)
 
 
