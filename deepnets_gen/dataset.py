@@ -36,11 +36,11 @@ class GraphDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.corpus)
 
-    def __getitem__(self, i: int) -> Item:
-        genotype = self.corpus.genotype(i)
+    def __getitem__(self, index: int) -> Item:
+        genotype = self.corpus.genotype(index)
         if self.widths and isinstance(genotype, Genotype):
             recorded = num_params(genotype, self.corpus.num_classes, everything=True)
-            genotype = resample_width(Random(f"{self.seed}-{self.epoch}-{i}"), genotype, recorded)
+            genotype = resample_width(Random(f"{self.seed}-{self.epoch}-{index}"), genotype, recorded)
         return genotype, families.graph(genotype, self.corpus.num_classes, self.corpus.image_size)
 
 

@@ -131,9 +131,10 @@ class Manifest:
 
     @classmethod
     def _parsed(cls, data: Mapping[str, Any]) -> Self:
-        shards = tuple(ShardEntry(**{**shard, "funnel": Funnel(**shard["funnel"])}) for shard in data["shards"])
-        known = {name: data[name] for name in cls.__dataclass_fields__}
-        return cls(**{**known, "shards": shards})
+        entries: list[dict[str, Any]] = [entry | {"funnel": Funnel(**entry["funnel"])} for entry in data["shards"]]
+        known: dict[str, Any] = {name: data[name] for name in cls.__dataclass_fields__}
+        known["shards"] = tuple(ShardEntry(**entry) for entry in entries)
+        return cls(**known)
 
     def _validate(self) -> None:
         start = 0

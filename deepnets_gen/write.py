@@ -29,9 +29,9 @@ from deepnets_gen.shards import KEY_BYTES, Encoder, Row, make_dictionary, to_byt
 from deepnets_gen.splits import SPLITS
 from ghn.files import write_atomic
 
-BLOCK = 128  # candidates that a process draws at a time
+BLOCK = 64  # candidates that a process draws at a time
 AHEAD = 4  # blocks under way per process
-TYPICAL = 32  # genotypes in the dictionary of a split, at most
+TYPICAL, LOOKED_AT = 32, 1024  # genotypes in the dictionary of a split at most, of how many candidates
 _OURS = re.compile(r"graphs-\d+-\d+\.safetensors|\.(graphs-\d+-\d+\.safetensors|manifest\.json)\..+")
 
 
@@ -236,8 +236,8 @@ class _Writer:
 def dictionary(split: str) -> bytes:
     """What the records of a split are encoded with: its first genotypes, the same for every seed_offset."""
     typical: list[Mapping] = []
-    for start in range(0, 8 * BLOCK, BLOCK):
-        block = stream.block(split, start, start + BLOCK)
+    for start in range(0, LOOKED_AT, TYPICAL):
+        block = stream.block(split, start, start + TYPICAL)
         typical += [families.to_record(drawn.genotype) for drawn in block.drawn]
         if len(typical) >= TYPICAL or block.fates.get(stream.EXHAUSTED):
             break
