@@ -38,8 +38,8 @@ SMALL = ["--set", "stages.0.steps=2", "--set", "corpus=1", "--set", "stages.1.ma
 @pytest.mark.usefixtures("sample_as_full_set")
 def test_train_then_resume_with_more_steps(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
-    out, pools = tmp_path / "run", tmp_path / "pools"
-    common = ["train", "smoke", "--out", str(out), "--pools", str(pools)]
+    out = tmp_path / "run"
+    common = ["train", "smoke", "--out", str(out)]
     try:
         assert call(*common, *SMALL) == 0
         with pytest.raises(CheckpointError, match="already holds a run"):
@@ -47,9 +47,7 @@ def test_train_then_resume_with_more_steps(tmp_path: Path) -> None:
         assert call(*common, "--resume", "--set", "stages.1.steps=2") == 0
         with pytest.raises(RecipeError, match="of recipe 'smoke'"):
             call("train", "ghn2_cifar10", "--out", str(out), "--resume")
-        assert (
-            call("train", "smoke", "--out", str(tmp_path / "b"), "--pools", str(pools), "--init", str(out), *SMALL) == 0
-        )
+        assert call("train", "smoke", "--out", str(tmp_path / "b"), "--init", str(out), *SMALL) == 0
     finally:
         torch.set_num_threads(threads)
     assert load(latest(out / "checkpoints")).state["counts"]["step"] == 4

@@ -27,12 +27,12 @@ from train import runs
 class Killer:
     def __init__(self, *args): pass
     def write(self, row):
-        if row.step == int(sys.argv[3]):
+        if row.step == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
 
 runs.Progress = Killer  # the log comes before it, the step's checkpoint after it
-folder, pools = map(Path, sys.argv[1:3])
-run = trainer(tiny(), folder, pools)
+folder = Path(sys.argv[1])
+run = trainer(tiny(), folder)
 folder.mkdir()
 runs.run(run, folder)
 """
@@ -46,14 +46,9 @@ def _one_thread() -> object:
 
 
 @pytest.fixture(scope="module")
-def pools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pools")
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(pools: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, Path]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, Path]:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    run = trainer(tiny(), folder, pools)
+    run = trainer(tiny(), folder)
     runs.run(run, folder)
     return run, folder
 
@@ -80,10 +75,10 @@ def test_a_run_learns_something_and_leaves_its_record(uninterrupted: tuple[Train
     assert any(not torch.equal(a, b) for a, b in zip(run.ghn.parameters(), run.average.parameters(), strict=True))
 
 
-def test_killed_and_resumed_is_uninterrupted(uninterrupted: tuple[Trainer, Path], pools: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_is_uninterrupted(uninterrupted: tuple[Trainer, Path], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     log = folder / "log.csv"
-    command = [sys.executable, "-W", "error", "-c", CHILD, str(folder), str(pools), "3"]
+    command = [sys.executable, "-W", "error", "-c", CHILD, str(folder), "3"]
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -92,7 +87,7 @@ def test_killed_and_resumed_is_uninterrupted(uninterrupted: tuple[Trainer, Path]
     with log.open("a") as file:
         file.write("5,0,1.2")  # a line that the kill cut off
 
-    run = trainer(tiny(), folder, pools)
+    run = trainer(tiny(), folder)
     run.restore(checkpoint.load(checkpoint.latest(run.checkpoints)))
     assert run.counts.step == 2
     runs.run(run, folder)
@@ -103,28 +98,24 @@ def test_killed_and_resumed_is_uninterrupted(uninterrupted: tuple[Trainer, Path]
         assert [row[key] for key in kept] == [twin[key] for key in kept]
 
 
-def test_every_checkpoint_leads_to_the_same_end(
-    uninterrupted: tuple[Trainer, Path], pools: Path, tmp_path: Path
-) -> None:
+def test_every_checkpoint_leads_to_the_same_end(uninterrupted: tuple[Trainer, Path], tmp_path: Path) -> None:
     expected, folder = uninterrupted
     torch.manual_seed(999)  # what went on in the process before must not matter
-    run = trainer(tiny(), tmp_path, pools)
+    run = trainer(tiny(), tmp_path)
     run.restore(checkpoint.load(folder / "checkpoints" / "step-00000004"))
     run.run(Log())
     assert_same(run, expected)
 
 
-def test_training_leaves_torchs_generator_alone(pools: Path, tmp_path: Path) -> None:
+def test_training_leaves_torchs_generator_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    trainer(tiny(val_every=1), tmp_path, pools).run(Log())
+    trainer(tiny(val_every=1), tmp_path).run(Log())
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_step_that_is_not_finite_changes_nothing(
-    pools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = trainer(tiny(), tmp_path, pools)
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trainer(tiny(), tmp_path)
     original = loop.meta_gradient
 
     def poisoned(ghn: torch.nn.Module, *args: object, **kwargs: object) -> object:
@@ -152,7 +143,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
 
 def test_stages_change_size_and_networks(tmp_path: Path) -> None:
     recipe = smoke().changed(["stages.0.steps=1", "corpus=1", "stages.1.max_macs=2000000"])
-    run = trainer(recipe, tmp_path, tmp_path)
+    run = trainer(recipe, tmp_path)
     said: list[str] = []
     run.run(Log(), said.append)
     assert [message.split(":")[0] for message in said if message.startswith("stage")] == [
@@ -162,30 +153,28 @@ def test_stages_change_size_and_networks(tmp_path: Path) -> None:
     assert run.counts.step == 2
 
 
-def test_start_from_another_runs_weights(uninterrupted: tuple[Trainer, Path], pools: Path, tmp_path: Path) -> None:
+def test_start_from_another_runs_weights(uninterrupted: tuple[Trainer, Path], tmp_path: Path) -> None:
     expected, folder = uninterrupted
-    run = trainer(tiny(), tmp_path, pools)
+    run = trainer(tiny(), tmp_path)
     run.start_from(checkpoint.load(checkpoint.latest(folder / "checkpoints")))
     assert run.counts.step == 0
     for a, b in zip(run.ghn.parameters(), expected.average.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_checkpoint_of_another_size_is_refused(
-    uninterrupted: tuple[Trainer, Path], pools: Path, tmp_path: Path
-) -> None:
+def test_checkpoint_of_another_size_is_refused(uninterrupted: tuple[Trainer, Path], tmp_path: Path) -> None:
     _, folder = uninterrupted
     saved = checkpoint.load(checkpoint.latest(folder / "checkpoints"))
-    other = trainer(tiny(ghn={"hid": 16}), tmp_path, pools)
+    other = trainer(tiny(ghn={"hid": 16}), tmp_path)
     with pytest.raises(CheckpointError, match="does not fit"):
         other.restore(saved)
     with pytest.raises(CheckpointError, match="do not fit"):
         other.start_from(saved)
 
 
-def test_shared_images(pools: Path, tmp_path: Path) -> None:
+def test_shared_images(tmp_path: Path) -> None:
     def drawn(recipe: Recipe) -> list[torch.Tensor]:
-        run = trainer(recipe, tmp_path, pools)
+        run = trainer(recipe, tmp_path)
         run._enter_stage(lambda message: None)
         return [job.images for job in run._jobs()]
 

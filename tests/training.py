@@ -32,12 +32,12 @@ def tiny(**changes: object) -> Recipe:
     return Recipe(**{**fields, **changes})  # ty: ignore[invalid-argument-type]
 
 
-def trainer(recipe: Recipe, folder: Path, pools: Path) -> Trainer:
+def trainer(recipe: Recipe, folder: Path) -> Trainer:
     """A trainer on the packaged images: 900 train, 100 validate. Calculates with one thread, as every run does."""
     torch.set_num_threads(1)
     sample = load_sample()
     index = torch.arange(len(sample))
-    return Trainer(recipe, sample.take(index[:900]), sample.take(index[900:]), pools, folder / "checkpoints")
+    return Trainer(recipe, sample.take(index[:900]), sample.take(index[900:]), folder / "checkpoints")
 
 
 def tensors(run: Trainer) -> dict[str, torch.Tensor]:

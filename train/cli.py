@@ -34,7 +34,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in --out")
     train.add_argument("--init", type=Path, metavar="RUN", help="start from the averaged weights of another run")
     train.add_argument("--data", type=Path, metavar="DIR", help="folder of the full image set (default: $GHN_DATA)")
-    train.add_argument("--pools", type=Path, metavar="DIR", help="folder of the traced networks (default: OUT/pools)")
+    train.add_argument(
+        "--corpus", type=Path, metavar="DIR", help="train on the networks of this corpus (default: the train split's)"
+    )
     train.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads per network (default: 1)")
     train.add_argument("--workers", type=int, default=1, metavar="N", help="networks that run at a time (default: 1)")
     train.add_argument("--wandb", action="store_true", help="log to wandb too, offline, in --out")
@@ -75,7 +77,7 @@ def run_train(args: argparse.Namespace) -> int:
         resume=args.resume,
         init=args.init,
         data=args.data,
-        pools=args.pools,
+        corpus=args.corpus,
         workers=args.workers,
     )
     runs.run(trainer, folder, wandb=args.wandb)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from deepnets_gen.corpus import Corpus
 from ghn.errors import CheckpointError
 from ghn.model import GHN, GHNConfig
 from train import checkpoint
@@ -24,7 +25,7 @@ from train.config import Recipe, Stage
 from train.data import Images
 from train.log import Log, Row
 from train.optim import lr_at, make_optimiser, optimiser_tensors, restore_optimiser, update_average
-from train.sampler import NUM_CLASSES, Pool, PoolSpec, load_pool
+from train.sampler import NUM_CLASSES, Pool, PoolSpec, build_pool
 from train.step import Job, accuracy, meta_gradient
 
 INITIAL, IMAGES, DROPOUT = range(3)  # what a generator is for
@@ -45,19 +46,26 @@ class Counts:
 class Trainer:
     """A run of a recipe. `ghn` is what learns, `average` its averaged weights: evaluated and shipped.
 
-    train, val: images at any size. pools: folder for the traced networks. checkpoints: folder of the run's state.
+    train, val: images at any size. checkpoints: folder of the run's state. corpus: the networks to train on; without
+    one they are drawn from the train split.
     workers: networks of a meta-batch that run at a time, each in a thread of its own; the result does not depend on
     it. With dropout they run one after another, because they draw from one generator.
     """
 
     def __init__(
-        self, recipe: Recipe, train: Images, val: Images, pools: Path, checkpoints: Path, workers: int = 1
+        self,
+        recipe: Recipe,
+        train: Images,
+        val: Images,
+        checkpoints: Path,
+        workers: int = 1,
+        corpus: Corpus | None = None,
     ) -> None:
         self.recipe = recipe
         self.counts = Counts()
         self.checkpoints = checkpoints
         self._images = (train, val)
-        self._pools = pools
+        self._corpus = corpus
         self._stage_index = -1
         with _seeded(recipe.seed, 0, INITIAL):
             self.ghn = GHN(GHNConfig.from_dict(GHNConfig(num_classes=NUM_CLASSES).to_dict() | dict(recipe.ghn)))
@@ -128,9 +136,10 @@ class Trainer:
 
     def _pool(self, split: str, size: int, report: Callable[[str], None]) -> Pool:
         spec = PoolSpec.of(self.recipe, self._stage, split, size)
-        every = max(1, size // 20)
-        pool = load_pool(
-            self._pools, spec, lambda n: report(f"{split} networks traced: {n} of {size}") if n % every == 0 else None
+        every = max(1000, size // 20)
+        corpus = self._corpus if split == "train" else None
+        pool = build_pool(
+            spec, corpus, lambda n: report(f"{split} networks: {n} of {size}") if n % every == 0 else None
         )
         report(f"{split} networks: {pool.funnel}")
         return pool
@@ -179,7 +188,7 @@ class Trainer:
         shared = self._train_images.draw(stage.images, generator) if self.recipe.shared_images else None
         return [
             Job(
-                self._train_pool.entries[index].graph,
+                self._train_pool.graph(index),
                 self._train_pool.module(index).train(self.recipe.dropout),
                 *(shared or self._train_images.draw(stage.images, generator)),
             )
@@ -193,8 +202,8 @@ class Trainer:
             return None
         pool = self._val_pool
         scores = [
-            accuracy(self.average, entry.graph, pool.module(index), self._val_batches)
-            for index, entry in enumerate(pool.entries)
+            accuracy(self.average, pool.graph(index), pool.module(index), self._val_batches)
+            for index in range(len(pool.genotypes))
         ]
         return sum(scores) / len(scores)
 

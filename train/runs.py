@@ -1,4 +1,4 @@
-"""A run in a folder: recipe.json, log.csv, curves.png, checkpoints/, pools/ and, at its end, the GHN in ghn/."""
+"""A run in a folder: recipe.json, log.csv, curves.png, checkpoints/ and, at its end, the GHN in ghn/."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from deepnets_gen.corpus import Corpus
 from ghn.errors import CheckpointError
 from ghn.files import write_atomic
 from ghn.io import save
@@ -31,7 +32,7 @@ def prepare(
     resume: bool = False,
     init: Path | None = None,
     data: Path | None = None,
-    pools: Path | None = None,
+    corpus: Path | None = None,
     workers: int = 1,
 ) -> Trainer:
     """The trainer of a run in `folder`, fresh or where its latest checkpoint left it.
@@ -50,7 +51,7 @@ def prepare(
     elif (checkpoints / checkpoint.LATEST).exists():
         raise CheckpointError(f"{folder} already holds a run; go on with it by --resume, or choose another --out")
     images, held_out = load("train", data), load("val", data)
-    trainer = Trainer(recipe, images, held_out, pools or folder / "pools", checkpoints, workers)
+    trainer = Trainer(recipe, images, held_out, checkpoints, workers, Corpus(corpus) if corpus else None)
     if saved:
         trainer.restore(saved)
     elif init:
