@@ -163,7 +163,7 @@ def making(
     return {**result, **ratios}, stores["literal"]
 
 
-def stages(blocks: int, size: int = 64) -> dict[str, float]:
+def stages(blocks: int, size: int = stream.HELD) -> dict[str, float]:
     """CPU microseconds per unique graph in every step of making and reading, over so many blocks of candidates."""
     split, typical = named(SPLIT), dictionary(SPLIT)
     encoder, spent, unique = Encoder(typical), Counter[str](), 0
@@ -330,7 +330,7 @@ def main() -> None:
         read = reading(Corpus(Path(folder) / "corpus"), store, rounds, 40 if args.quick else 500)
     results = {
         "making": made,
-        "stages": stages(2 if args.quick else 30),
+        "stages": stages(1 if args.quick else 10),
         "command": run,
         "reading": read,
         "peer": PUBLISHED,
