@@ -87,13 +87,15 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare(ours: Table, theirs: Table, rng: np.random.Generator) -> Comparison:
+def compare(ours: Table, theirs: Table, rng: np.random.Generator, permutations: int = PERMUTATIONS) -> Comparison:
     """Every quantity that both have, the first sample named first throughout. rng: of the permutations."""
     numbers = {
         name: compare_numbers(a, theirs.numbers[name]) for name, a in ours.numbers.items() if name in theirs.numbers
     }
     sides = ({**ours.counts, **_as_counts(ours)}, {**theirs.counts, **_as_counts(theirs)})
-    counts = {name: compare_counts(a, sides[1][name], rng) for name, a in sides[0].items() if name in sides[1]}
+    counts = {
+        name: compare_counts(a, sides[1][name], rng, permutations) for name, a in sides[0].items() if name in sides[1]
+    }
     return Comparison(numbers, counts)
 
 
@@ -107,19 +109,19 @@ def compare_numbers(a: np.ndarray, b: np.ndarray) -> NumberTest:
     return NumberTest((len(a), len(b)), (float(a.mean()), float(b.mean())), sd, d, ks, _kolmogorov(ks, len(a), len(b)))
 
 
-def compare_counts(a: Counts, b: Counts, rng: np.random.Generator) -> CountTest:
+def compare_counts(a: Counts, b: Counts, rng: np.random.Generator, permutations: int = PERMUTATIONS) -> CountTest:
     """Two samples of networks with counts of kinds."""
     rows = np.concatenate([a.rows, b.rows]).astype(float)
-    first = np.zeros(len(rows), dtype=bool)
-    first[: len(a.rows)] = True
-    found = _chi2(rows, first)
-    as_far = sum(_chi2(rows, rng.permutation(first)) >= found * (1 - 1e-12) for _ in range(PERMUTATIONS))
+    total, smaller = rows.sum(axis=0), min(len(a.rows), len(b.rows))
+    found = _chi2(a.rows.sum(axis=0), total)
+    drawn = (rng.permutation(len(rows))[:smaller] for _ in range(permutations))
+    as_far = sum(_chi2(rows[group].sum(axis=0), total) >= found * (1 - 1e-12) for group in drawn)
     share_a, share_b = a.share, b.share
     kind = max(a.labels, key=lambda label: round(abs(share_a[label] - share_b[label]), 12))
     return CountTest(
         (len(a.rows), len(b.rows)),
-        math.sqrt(found / max(rows.sum(), 1)),
-        (1 + as_far) / (1 + PERMUTATIONS),
+        math.sqrt(found / max(total.sum(), 1)),
+        (1 + as_far) / (1 + permutations),
         (kind, share_a[kind], share_b[kind]),
     )
 
@@ -167,8 +169,8 @@ def _kolmogorov(distance: float, n: int, m: int) -> float:
     return min(max(tail, 0.0), 1.0)
 
 
-def _chi2(rows: np.ndarray, first: np.ndarray) -> float:
-    """Chi-square of the two-row table of counts; `first` says which networks are summed into its first row."""
-    counts = np.stack([first @ rows, ~first @ rows])
-    expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / max(counts.sum(), 1)
+def _chi2(first: np.ndarray, total: np.ndarray) -> float:
+    """Chi-square of a table of counts with two rows: `first`, and what it lacks to the total."""
+    counts = np.stack([first, total - first])
+    expected = counts.sum(axis=1, keepdims=True) * total / max(total.sum(), 1)
     return float(((counts - expected) ** 2 / np.where(expected > 0, expected, 1)).sum())

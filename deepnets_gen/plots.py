@@ -1,6 +1,7 @@
 """Charts of a corpus as SVG text, by matplotlib; imported only here. The same numbers give the same bytes."""
 
 import io
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from ghn.adapters import MissingExtraError
 
 OURS, THEIRS, PAPER = "#7da7d9", "#c4501b", "#2f7d4f"
 INK = "#1c2733"
-BINS = 40
+BINS = (8, 40)  # fewest and most
 SIZE = (6.0, 3.0)  # inches, at 72 pixels each
 ROW = 0.24  # inches of a bar
 STYLE = {
@@ -43,7 +44,7 @@ def histogram(
     """
     with _figure(SIZE) as drawing:
         axes = drawing.axes
-        edges = _edges(np.concatenate([values, theirs]) if theirs is not None else values, log)
+        edges = _edges(np.concatenate([values, theirs]) if theirs is not None else values, log).tolist()
         axes.hist(values, edges, weights=_weights(values), color=OURS, label="this corpus")
         if theirs is not None:
             weights = _weights(theirs)
@@ -87,7 +88,7 @@ class _figure:
             from matplotlib.figure import Figure
         except ImportError as error:
             raise MissingExtraError(f"matplotlib cannot be imported ({error}); run `pip install matplotlib`") from error
-        plain = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith("backend")}
+        plain: dict[Any, Any] = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith("backend")}
         self._style: Any = matplotlib.rc_context({**plain, **STYLE})  # not what a user's own file says
         self._new = lambda: Figure(figsize=size, layout="constrained")
         self._salt = matplotlib.rcParams
@@ -116,7 +117,8 @@ def _edges(values: np.ndarray, log: bool) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if low == high:
         return np.array([low - 0.5, high + 0.5])
-    return np.geomspace(low, high, BINS + 1) if log and low > 0 else np.linspace(low, high, BINS + 1)
+    count = int(np.clip(2 * math.sqrt(len(values)), *BINS)) + 1
+    return np.geomspace(low, high, count) if log and low > 0 else np.linspace(low, high, count)
 
 
 def _weights(values: np.ndarray) -> np.ndarray:
