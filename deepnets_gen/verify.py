@@ -1,7 +1,7 @@
 """Whether a corpus on disk is what its manifest says, down to every graph."""
 
 import itertools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -14,7 +14,7 @@ from deepnets_gen.manifest import CorpusError, Funnel, Manifest, ShardEntry
 from deepnets_gen.shards import Shard
 from deepnets_gen.splits import Part, Split, named
 from ghn.errors import GHNError
-from ghn.identity import identities
+from ghn.identity import Identity, identities
 from ghn.sketch import Sketch
 
 TOGETHER = 64  # graphs identified at a time, which is faster than one by one
@@ -63,9 +63,8 @@ def verify(path: str | Path, graphs: int | None = None, progress: Callable[[int]
             _check_columns(shard, entry, before)
             _check_unique(shard, seen)
             rows = (chosen[(chosen >= first) & (chosen < first + entry.count)] - first).tolist()
-            for i in range(0, len(rows), TOGETHER):
-                _check_graphs(shard, rows[i : i + TOGETHER], split)
-                done += len(rows[i : i + TOGETHER])
+            for more in _check_graphs(shard, rows, split):
+                done += more
                 progress(done)
     except GHNError as error:
         return Verdict(manifest, done, str(error))
@@ -93,14 +92,10 @@ def _check_file(folder: Path, entry: ShardEntry) -> Shard:
     check_size(folder, entry)
     if blake2b((folder / entry.file).read_bytes(), digest_size=16).hexdigest() == entry.blake2b:
         return open_shard(folder, entry)
-    _find_damage(open_shard(folder, entry))
+    shard = open_shard(folder, entry)
+    for _ in _check_graphs(shard, range(len(shard)), None):  # names the record, if the damage shows in one
+        pass
     raise CorpusError(f"{folder / entry.file} is not the file that was written: its checksum differs")
-
-
-def _find_damage(shard: Shard) -> None:
-    """Raises CorpusError for the first record of a damaged file that shows it."""
-    for row in range(len(shard)):
-        _check_graphs(shard, [row], None)
 
 
 def _check_columns(shard: Shard, entry: ShardEntry, before: tuple[int, Funnel]) -> None:
@@ -130,18 +125,26 @@ def _check_unique(shard: Shard, seen: dict[bytes, str]) -> None:
         seen[key] = shard.path.name
 
 
-def _check_graphs(shard: Shard, rows: list[int], split: Split | None) -> None:
-    """Raises CorpusError for the first record that does not give the graph it is stored with, or one of the split."""
-    sketches = [_sketch(shard, row) for row in rows]
-    for row, sketch, identity in zip(rows, sketches, identities(sketches), strict=True):
-        stored = (shard.keys[row].tobytes().hex(), int(shard.nodes[row]), int(shard.params[row]))
-        found = (identity.key, len(sketch), sketch.num_params)
-        for name, was, now in zip(("identity", "nodes", "parameters"), stored, found, strict=True):
-            if was != now:
-                raise CorpusError(f"{shard.path}, record {row} is stored with {name} {was}, its genotype gives {now}")
-        part = Part.of(identity.topology)
-        if split is not None and split.part not in (None, part):
-            raise CorpusError(f"{shard.path}, record {row} is of part {part.name}; {split.name} holds others")
+def _check_graphs(shard: Shard, rows: Sequence[int], split: Split | None) -> Iterator[int]:
+    """The sizes of the parts in which the records are looked at. Raises CorpusError for the first that does not give
+    the graph it is stored with, or one of another split."""
+    for i in range(0, len(rows), TOGETHER):
+        part = rows[i : i + TOGETHER]
+        sketches = [_sketch(shard, row) for row in part]
+        for row, sketch, identity in zip(part, sketches, identities(sketches), strict=True):
+            _check_graph(shard, row, sketch, identity, split)
+        yield len(part)
+
+
+def _check_graph(shard: Shard, row: int, sketch: Sketch, identity: Identity, split: Split | None) -> None:
+    stored = (shard.keys[row].tobytes().hex(), int(shard.nodes[row]), int(shard.params[row]))
+    found = (identity.key, len(sketch), sketch.num_params)
+    for name, was, now in zip(("identity", "nodes", "parameters"), stored, found, strict=True):
+        if was != now:
+            raise CorpusError(f"{shard.path}, record {row} is stored with {name} {was}, its genotype gives {now}")
+    part = Part.of(identity.topology)
+    if split is not None and split.part not in (None, part):
+        raise CorpusError(f"{shard.path}, record {row} is of part {part.name}; {split.name} holds others")
 
 
 def _sketch(shard: Shard, row: int) -> Sketch:
