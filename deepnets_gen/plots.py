@@ -88,8 +88,10 @@ class _figure:
             from matplotlib.figure import Figure
         except ImportError as error:
             raise MissingExtraError(f"matplotlib cannot be imported ({error}); run `pip install matplotlib`") from error
-        plain: dict[Any, Any] = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith("backend")}
-        self._style: Any = matplotlib.rc_context({**plain, **STYLE})  # not what a user's own file says
+        # Not what a user's own file says.
+        style: dict[Any, Any] = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith("backend")}
+        style.update(STYLE)
+        self._style: Any = matplotlib.rc_context(style)
         self._new = lambda: Figure(figsize=size, layout="constrained")
         self._salt = matplotlib.rcParams
 

@@ -26,7 +26,8 @@ body{margin:0 auto;max-width:1200px;padding:16px;font:16px/1.5 system-ui,sans-se
 h1{font-size:1.6rem;margin:.2em 0}h2{font-size:1.25rem;margin:2em 0 .4em}
 p,figcaption{max-width:46em}figcaption{font-size:.9rem;color:#3d4a57}
 .charts{display:grid;gap:32px 24px;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr))}
-.charts+.charts{margin-top:32px}figure{margin:0;min-width:0}.charts svg{width:100%;height:auto;display:block;font-family:system-ui,sans-serif}
+.charts+.charts{margin-top:32px}
+figure{margin:0;min-width:0}.charts svg{width:100%;height:auto;display:block;font-family:system-ui,sans-serif}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}
 th,td{padding:3px 10px;text-align:right;border-bottom:1px solid #dfe3e7;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #8b97a3}
