@@ -87,9 +87,8 @@ def to_bytes(rows: Sequence[Row], dictionary: bytes, about: Mapping[str, Any]) -
     return save(tensors, {_METADATA: json.dumps(metadata, sort_keys=True)})
 
 
-def _narrow(values: Sequence[int], small: type, large: type) -> np.ndarray:
-    wide = np.array(values, dtype=np.uint64)
-    return wide.astype(small if wide.max() <= np.iinfo(small).max else large)
+def _narrow(values: Sequence[int], small: type[np.unsignedinteger], large: type[np.unsignedinteger]) -> np.ndarray:
+    return np.array(values, dtype=small if max(values) <= np.iinfo(small).max else large)
 
 
 def _checksum(tensors: Mapping[str, np.ndarray]) -> str:

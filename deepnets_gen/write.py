@@ -11,7 +11,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from functools import cache, lru_cache
 from hashlib import blake2b
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, signal
+from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
 
 import ghn
 from deepnets_gen import families, stream
@@ -32,6 +32,7 @@ from ghn.files import write_atomic
 BLOCK = 64  # candidates that a process draws at a time
 AHEAD = 4  # blocks under way per process
 TYPICAL, LOOKED_AT = 32, 1024  # genotypes in the dictionary of a split at most, of how many candidates
+Task = tuple[str, int, int, bytes]  # split, seed offset, first candidate, dictionary
 _OURS = re.compile(r"graphs-\d+-\d+\.safetensors|\.(graphs-\d+-\d+\.safetensors|manifest\.json)\..+")
 
 
@@ -92,9 +93,9 @@ def kept(folder: Path) -> str:
     try:
         manifest = Manifest.read(folder)
     except CorpusError:
-        return "Nothing was written yet; run the same command again once the cause is gone"
+        return "Nothing was written yet; run the same command again"
     stored, shards = f"{manifest.stored:,} of {manifest.count:,} graphs", f"{len(manifest.shards)} shards"
-    return f"{stored} are kept in {shards}; the same command goes on from there once the cause is gone"
+    return f"{stored} are kept in {shards}; the same command goes on from there"
 
 
 @contextmanager
@@ -103,10 +104,12 @@ def _locked(folder: Path) -> Generator[None, None, None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"another process is writing to {folder}; wait for it, or choose another folder"
+            raise CorpusError(message) from error
         yield
-    except BlockingIOError as error:
-        raise CorpusError(f"another process is writing to {folder}; wait for it, or choose another folder") from error
     finally:
         os.close(handle)
 
@@ -268,24 +271,38 @@ def _encoder(dictionary: bytes) -> Encoder:
     return Encoder(dictionary)
 
 
-def _harvests(tasks: Iterator[tuple[str, int, int, bytes]], workers: int) -> Iterator[_Harvest]:
+def _harvests(tasks: Iterator[Task], workers: int) -> Generator[_Harvest, None, None]:
     """The harvests of an endless row of tasks, in order, worked on by this process or by several others."""
     if workers == 1:
         yield from itertools.starmap(_harvest, tasks)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_obedient)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_follow_parent)
+
+    def submit(task: Task) -> Future[_Harvest]:
+        with _no_interrupt():
+            return pool.submit(_harvest, *task)
+
     try:
-        pending = deque(pool.submit(_harvest, *task) for task in itertools.islice(tasks, AHEAD * workers))
+        pending = deque(map(submit, itertools.islice(tasks, AHEAD * workers)))
         for task in tasks:
             yield pending.popleft().result()
-            pending.append(pool.submit(_harvest, *task))
+            pending.append(submit(task))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _obedient() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end when it does, even by kill -9."""
-    signal(SIGINT, SIG_IGN)
+@contextmanager
+def _no_interrupt() -> Generator[None, None, None]:
+    """Ctrl-C waits until the block ends. Processes started in it never see one: it is their parent that stops them."""
+    before = pthread_sigmask(SIG_BLOCK, {SIGINT})
+    try:
+        yield
+    finally:
+        pthread_sigmask(SIG_SETMASK, before)
+
+
+def _follow_parent() -> None:
+    """In a worker: end when the parent does, even by kill -9."""
     parent = parent_process()
     assert parent is not None, "only workers call this"
 
