@@ -14,7 +14,7 @@ from ghn.identity import Identity, identities
 from ghn.primitives import Primitive, Role
 
 FORMAT = 1  # of the JSON form
-FAR = 255  # distances are stored in a byte; anything farther is as good as not connected
+FAR = 256  # distances are stored in a byte; anything farther is as good as not connected
 
 
 class ParamSlot(NamedTuple):  # not a dataclass: a graph has hundreds, and these are made six times faster
@@ -127,7 +127,7 @@ class ArchGraph:
 
     @cached_property
     def distances(self) -> np.ndarray:
-        """(N, N) uint8: length of the shortest directed path u -> v; 0 where none, on the diagonal, or beyond 254."""
+        """(N, N) uint8: length of the shortest directed path u -> v; 0 where none, on the diagonal, or beyond 255."""
         return shortest_paths(self.predecessors)
 
     @cached_property
@@ -257,7 +257,7 @@ class _Lists(NamedTuple):
 
 
 def shortest_paths(preds: Sequence[Sequence[int]]) -> np.ndarray:
-    """(N, N) uint8, [u, v]: length of the shortest directed path u -> v; 0 where none, for u = v, or beyond 254.
+    """(N, N) uint8, [u, v]: length of the shortest directed path u -> v; 0 where none, for u = v, or beyond 255.
 
     preds: the nodes before each, all with lower numbers. A node's distances are one more than the least of those of
     its predecessors, a row at a time.
@@ -265,19 +265,20 @@ def shortest_paths(preds: Sequence[Sequence[int]]) -> np.ndarray:
     n = len(preds)
     # Beyond reach stays beyond reach however often 1 is added to it, without overflow.
     away, kind = (2**14, np.int16) if n < 2**14 else (2**30, np.int32)
-    to = np.full((n, n), away, dtype=kind)  # [v, u]
-    rows, one = list(to), kind(1)
-    for row, sources, v in zip(rows, preds, range(n), strict=True):
+    before = np.full((n, n), away, dtype=kind)  # [v, u]: distance less 1, so that -1 is no distance
+    rows, ones = list(before), np.ones(n, dtype=kind)
+    for v, (row, sources) in enumerate(zip(rows, preds, strict=True)):
         if len(sources) == 1:
-            np.add(rows[sources[0]], one, out=row)
+            np.add(rows[sources[0]], ones, out=row)
         elif sources:
             np.minimum(rows[sources[0]], rows[sources[1]], out=row)
             for u in sources[2:]:
                 np.minimum(row, rows[u], out=row)
-            row += one
-        row[v] = 0
-    to[to >= FAR] = 0
-    out = to.T.astype(np.uint8, order="C")
+            np.add(row, ones, out=row)
+        row[v] = -1
+    np.minimum(before, FAR - 1, out=before)
+    out = before.T.astype(np.uint8, order="C")
+    out += 1  # -1, as a byte 255, becomes 0, and so does FAR
     out.setflags(write=False)
     return out
 

@@ -1,8 +1,8 @@
 """Identity of graphs whatever the order of their nodes: Weisfeiler-Lehman colours, for many graphs at a time.
 
 Source: Weisfeiler & Leman 1968; Shervashidze et al., JMLR 2011 (as a hash). On a DAG one sweep in topological order
-carries colours along whole paths, so three sweeps, to, fro and to, do more than rounds over neighbours twice as many as
-the graph is deep. A colour is 64 bits; that of a multiset is the sum of its members', which are well mixed.
+carries colours along whole paths, so that two sweeps, to and fro, do the work of as many rounds over neighbours as the
+graph is deep. A colour is 64 bits; that of a multiset is the sum of its members', which are well mixed.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-SWEEPS = 3
+SWEEPS = 2
 WHITE = np.uint64(0x9E3779B97F4A7C15)
 FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # of splitmix64: Steele et al. 2014
 HALF, THIRD = np.uint64(32), np.uint64(29)

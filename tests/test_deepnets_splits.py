@@ -4,26 +4,29 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from functools import cache
+from random import Random
 from statistics import NormalDist
 
 import deepnets_reference as reference
 import numpy as np
 import pytest
 
-from deepnets_gen import (
-    SPLITS,
-    Genotype,
-    GenotypeError,
-    draw,
-    generate,
-    num_params,
-    resample_width,
-    sample,
-    splits,
-)
+from deepnets_gen import SPLITS, Genotype, GenotypeError, generate, graph
 from deepnets_gen.axes import Axes
-from deepnets_gen.sample import HIDDEN, WIDTHS
+from deepnets_gen.connect import NONE
+from deepnets_gen.genotype import OPS, POOLING
+from deepnets_gen.layout import num_params
+from deepnets_gen.sample import HIDDEN, WIDTHS, _cell, candidate, resample_width, small_enough
+from deepnets_gen.splits import PREDEFINED, Part
+from deepnets_gen.stream import EXHAUSTED, SAMPLED, block
 
+DEEPNETS = ("train", "val", "test", "wide", "deep", "dense", "bnfree", "search")
+PINNED = {
+    "train": (2, "6a6b181db9cc7f53c6ec944bb561ebfc"),
+    "test": (1, "8ff342ab5fefcc678457e9c751a5610b"),
+    "vit": (0, "cfd2f604efee16de5bc57feb39e13929"),
+    "mobile": (0, "5d7bfd1132078986c161db97c15ffe63"),
+}
 COUNT = {"train": 800, "bnfree": 300, "deep": 300, "dense": 300}
 
 
@@ -31,8 +34,18 @@ COUNT = {"train": 800, "bnfree": 300, "deep": 300, "dense": 300}
 def ours(split: str) -> tuple[Genotype, ...]:
     if split == "train":
         return tuple(generate(split, COUNT[split]))
-    rng = np.random.default_rng(0)  # before the parts are told apart, which takes eight draws for one of a test split
-    return tuple(sample(rng, SPLITS[split]().axes) for _ in range(COUNT[split]))
+    return sampled(
+        SPLITS[split]().axes, COUNT[split]
+    )  # without the parts, which take eight draws for one of a test split
+
+
+def sampled(axes: Axes, count: int) -> tuple[Genotype, ...]:
+    rng, found = Random(0), []
+    while len(found) < count:
+        genotype = candidate(rng, axes)
+        if genotype is not None and small_enough(genotype, axes):
+            found.append(genotype)
+    return tuple(found)
 
 
 @cache
@@ -117,7 +130,7 @@ def test_the_distribution_tests_tell_splits_apart():
     assert same_distribution((g.n_cells for g in ours("train")), (g.n_cells for g in theirs("deep"))) < 1e-6
 
 
-@pytest.mark.parametrize("split", list(SPLITS))
+@pytest.mark.parametrize("split", DEEPNETS)
 def test_networks_obey_the_rules_of_their_split(split):
     axes = SPLITS[split]().axes
     for g in generate(split, 40):
@@ -140,53 +153,68 @@ def test_bnfree_has_no_norm_search_always_wide_four_times():
 
 
 @pytest.mark.parametrize("split", list(SPLITS))
-def test_a_longer_run_begins_with_the_shorter_and_draws_are_independent(split):
+def test_a_longer_run_begins_with_the_shorter_and_blocks_are_parts_of_one_stream(split):
     long, short = list(generate(split, 12)), list(generate(split, 5))
     assert long[:5] == short
-    assert draw(split, 11) == draw(split, 11)
-    assert [draw(split, i) for i in (2, 0)] == [draw(SPLITS[split](), i) for i in (2, 0)]
-    assert list(generate(split, 5, seed_offset=1)) != short
-    assert len({g.key for g in long}) == 12
+    assert len({graph(g).key for g in long}) == len(long)
+    whole = block(split, 0, 60)
+    parts = [block(SPLITS[split](), start, start + 20) for start in (40, 0, 20)]
+    assert [d for i in (1, 2, 0) for d in parts[i].drawn] == list(whole.drawn)
+    assert Counter(whole.fates) == sum((Counter(part.fates) for part in parts), Counter())
+
+
+@pytest.mark.parametrize("split", list(SPLITS))
+def test_every_candidate_is_accounted_for(split):
+    found = block(split, 0, 60)
+    assert found.fates[SAMPLED] + found.fates.get(EXHAUSTED, 0) == 60
+    left_out = sum(n for fate, n in found.fates.items() if fate not in (SAMPLED, EXHAUSTED))
+    assert len(found.drawn) + left_out == found.fates[SAMPLED]
+    for drawn in found.drawn[:10]:
+        made = graph(drawn.genotype)
+        assert (drawn.key, drawn.nodes, drawn.num_params) == (made.key, len(made), made.num_params)
+
+
+def test_another_offset_is_another_stream_and_finite_splits_end():
+    assert list(generate("train", 5, seed_offset=1)) != list(generate("train", 5))
+    assert list(generate("predefined", 100)) == list(PREDEFINED)
+    assert block("predefined", 0, 5).fates == {SAMPLED: 2, EXHAUSTED: 3}
 
 
 def test_streams_are_pinned():
-    """A change here changes every corpus and checkpoint card: bump what records the generator's version."""
-    assert draw("train", 0).structure == "5020e081799fa592c2d906eabf6d8e79"
-    assert draw("test", 0).structure == "aacbf9c7040676d37b52b2b895b2e894"
+    """A change here changes every corpus and checkpoint card: raise `stream.GENERATOR` with it."""
+    pinned = {split: block(split, 0, 40).drawn[0] for split in ("train", "test", "vit", "mobile")}
+    assert {split: (drawn.index, drawn.key) for split, drawn in pinned.items()} == PINNED
 
 
-def test_seeds_differ_and_held_out_splits_share_no_structure_with_train():
+def test_seeds_differ_and_held_out_splits_share_no_topology_with_train():
     made = {name: make() for name, make in SPLITS.items()}
     assert len({split.seed for split in made.values()}) == len(made)
-    found = {name: {g.structure for g in generate(name, 60)} for name in made}
-    train, val = {g.structure for g in ours("train")}, found["val"]
+    found = {name: {graph(g).topology for g in generate(name, 60)} for name in made}
+    train, val = {graph(g).topology for g in ours("train")}, found["val"]
     assert not any(train & found[name] for name in made if name != "train")
     assert not any(val & found[name] for name in made if name != "val")
 
 
 def test_parts_are_disjoint_by_construction_even_in_a_crowded_space():
-    """With one step, few cells and attention there are few structures: without parts, splits would collide."""
-    tiny = Axes(cells=(4, 4), steps=(1, 1))
-    seen: dict[splits.Part, set[str]] = {part: set() for part in splits.Part}
-    for part in splits.Part:
-        rng = np.random.default_rng(3)
-        for g in (sample(rng, tiny) for _ in range(600)):
-            if splits.Part.of(g) is part:
-                seen[part].add(g.structure)
+    """With one step and few cells there are few topologies: without parts, splits would collide."""
+    graphs = [graph(g) for g in sampled(Axes(cells=(4, 4), steps=(1, 1)), 1200)]
+    seen = {part: {g.key for g in graphs if Part.of(g.topology) is part} for part in Part}
     shares = [len(s) for s in seen.values()]
-    assert sum(shares) == len(set().union(*seen.values()))
+    assert sum(shares) == len(set().union(*seen.values())) < len(graphs)
     assert shares[0] > 4 * shares[1] > 0
     assert shares[2] > 0
 
 
 def test_widths_do_not_move_a_network_to_another_part():
     for g in generate("train", 30):
-        wider = resample_width(np.random.default_rng(0), replace(g, fc_dim=64), 10_000)
-        assert splits.Part.of(wider) is splits.Part.TRAIN
+        wider = resample_width(Random(0), replace(g, fc_dim=64), 10_000)
+        assert Part.of(graph(wider).topology) is Part.TRAIN
+    for g in PREDEFINED:
+        assert Part.of(graph(g).topology) is Part.TEST
 
 
 def drawn(genotype: Genotype, params: int) -> tuple[set[int], set[int]]:
-    rng = np.random.default_rng(0)
+    rng = Random(0)
     widths = [resample_width(rng, genotype, params) for _ in range(800)]
     return {g.channels for g in widths}, {g.fc_dim for g in widths}
 
@@ -202,12 +230,34 @@ def test_small_networks_grow_wider():
     assert drawn(replace(small, n_cells=13), 1)[0] == {32}
     assert drawn(replace(small, glob_avg=False), 1)[0] == {32}
     assert drawn(replace(small, normal=(("conv_5x5", 0), ("conv_1x1", 1))), 1)[0] == {32}
-    wide = [g for s in range(200) if (g := resample_width(np.random.default_rng(s), small, 1)).channels > 64]
+    wide = [g for s in range(200) if (g := resample_width(Random(s), small, 1)).channels > 64]
     assert {g.fc_dim for g in wide} == set(HIDDEN[:4])
 
 
-def test_axes_that_allow_nothing_and_unknown_splits_are_named():
-    with pytest.raises(GenotypeError, match="widen the axes"):
-        sample(np.random.default_rng(0), Axes(limit=10, cells=(4, 4)))
+def test_unknown_splits_are_named():
     with pytest.raises(GenotypeError, match="no split 'tset'; there are train, val, test"):
-        draw("tset", 0)
+        next(generate("tset", 1))
+
+
+def scored_cell(rng: np.random.Generator, steps: int, allowed: list[str]) -> list[tuple[str, int]]:
+    """A cell as the paper draws it: the two inputs with the highest score of any operation, and that operation."""
+    edges = []
+    columns = [OPS.index(op) for op in allowed]
+    for i in range(steps):
+        raw = np.exp(1e-3 * rng.standard_normal((i + 2, len(OPS))))
+        scores = (raw / raw.sum(axis=1, keepdims=True))[:, columns]
+        for source in np.argsort(-scores.max(axis=1))[:2]:
+            edges.append((allowed[int(scores[source].argmax())], int(source)))
+    return edges
+
+
+@pytest.mark.parametrize("allowed", [list(OPS), [NONE, *POOLING]])
+def test_uniform_draws_have_the_law_of_the_papers_scores(allowed):
+    rng, ours_rng, steps, count = np.random.default_rng(0), Random(0), 3, 6000
+    scored = [scored_cell(rng, steps, allowed) for _ in range(count)]
+    uniform = [list(_cell(ours_rng, steps, allowed)) for _ in range(count)]
+    for i in range(steps):
+        sources = [[(c[2 * i][1], c[2 * i + 1][1]) for c in cells] for cells in (scored, uniform)]
+        assert same_distribution(*sources) > 1e-3
+        pairs = [[(c[2 * i], c[2 * i + 1][0]) for c in cells] for cells in (scored, uniform)]
+        assert same_distribution(*pairs) > 1e-3

@@ -78,8 +78,11 @@ def test_a_corpus_can_be_trained_on(pool: Pool, tmp_path: Path) -> None:
 
 
 def test_networks_that_are_too_deep_for_their_images_are_left_out() -> None:
-    spec = replace(SPEC, image_size=6, max_params=None, max_nodes=None, max_macs=None)
-    assert build_pool(spec).funnel["too deep for the image size"] > 0
+    """At 4 pixels those whose stem halves them have nothing left to halve."""
+    spec = replace(SPEC, size=20, image_size=4, max_params=None, max_nodes=None, max_macs=None)
+    found = build_pool(spec)
+    assert found.funnel["too deep for the image size"] > 0
+    assert len(found.genotypes) == 20
 
 
 def test_impossible_limits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,10 @@ Follows `build` part for part: the graph is the one that `ghn.trace` finds of th
 NeurIPS 2021, appendix A.
 """
 
-from collections.abc import Hashable
-
 from deepnets_gen.genotype import Genotype, GenotypeError
 from deepnets_gen.layout import CellLayout, Layout, layout, reads_second_stem
 from ghn.primitives import Primitive
-from ghn.sketch import INPUT, Part, Sketch
+from ghn.sketch import INPUT, Sketch
 
 SEP_CONV, DIL_CONV = Primitive.SEP_CONV.value, Primitive.DIL_CONV.value
 LN, MSA, CSE = Primitive.LN.value, Primitive.MSA.value, Primitive.CSE.value
@@ -26,9 +24,8 @@ def sketch(genotype: Genotype, num_classes: int = 10, image_size: int = 32) -> S
         raise GenotypeError(f"images of side {image_size} vanish in this network; give larger ones")
     s = Sketch()
     s0, s1 = _stem(s, genotype, plan)
-    written: Written = {}
     for k, cell in enumerate(plan.cells):
-        s0, s1 = s1, _cell(s, genotype, k, cell, (s0, s1), written) if genotype.flow[k].live else None
+        s0, s1 = s1, _cell(s, genotype, k, cell, (s0, s1)) if genotype.flow[k].live else None
     assert s1 is not None, "the last cell of a connected network is alive"
     _head(s, genotype, s1, plan.features, num_classes)
     return s
@@ -42,7 +39,7 @@ def _stem(s: Sketch, g: Genotype, plan: Layout) -> tuple[int, int | None]:
     if stem.kind == "patches":
         encoding = s.table("pos_enc.weight", (1, c, stem.sides[0], stem.sides[0]))  # a source: comes first
         patches = s.layer(INPUT, "stem0", weight, first)
-        s.slots.reverse()  # the module lists the patches' weight first
+        s.entries.reverse()  # the module lists the patches' weight first
         x = s.sum((encoding, patches), "pos_enc")
         return x, x
     if stem.kind == "single":
@@ -58,27 +55,10 @@ def _stem(s: Sketch, g: Genotype, plan: Layout) -> tuple[int, int | None]:
 
 
 Inputs = tuple[int | None, int | None]
-Written = dict[Hashable, tuple[Part, Inputs]]  # what decides a cell -> where it is in the sketch, and what it reads
 
 
-def _cell(s: Sketch, g: Genotype, k: int, cell: CellLayout, inputs: Inputs, written: Written) -> int:
-    """The node of living cell k's output. inputs: the nodes of the outputs of the two cells before.
-
-    Most cells of a network are alike: one that was written before is copied.
-    """
-    like = (k in g.reductions, g.flow[k], cell, inputs[0] == inputs[1], inputs[0] is None, inputs[1] is None)
-    path = f"cells.{k}."
-    if like in written:
-        part, before = written[like]
-        return s.copy(part, dict(zip(before, inputs, strict=True)), path)
-    nodes, slots, num_params, macs = len(s), len(s.slots), s.num_params, s.macs
-    end = _write_cell(s, g, k, cell, inputs)
-    ranges = range(nodes, len(s)), range(slots, len(s.slots))
-    written[like] = Part(path, *ranges, s.num_params - num_params, s.macs - macs, end), inputs
-    return end
-
-
-def _write_cell(s: Sketch, g: Genotype, k: int, cell: CellLayout, inputs: Inputs) -> int:
+def _cell(s: Sketch, g: Genotype, k: int, cell: CellLayout, inputs: Inputs) -> int:
+    """The node of living cell k's output. inputs: the nodes of the outputs of the two cells before."""
     path, kind, flow, normed = f"cells.{k}", g.stack[k], g.flow[k], g.norm is not None
     states: list[int | None] = list(inputs)
     for i, x in enumerate(inputs):
@@ -154,7 +134,7 @@ def _factorized_reduce(
 
 def _transformer(s: Sketch, x: int, path: str, c: int, positions: int) -> int:
     qkv = s.layer(s.norm(x, f"{path}.ln1", c, LN), f"{path}.to_qkv", (3 * c, c), positions)
-    attended = s.add(MSA, (qkv,), f"{path}.msa")
+    attended = s.add(MSA, (qkv,), path, ".msa")
     x = s.sum((x, s.layer(attended, f"{path}.to_out.0", (c, c), positions, bias=True)), path)
     y = s.norm(x, f"{path}.ln2", c, LN)
     for i in (0, 3):
@@ -165,7 +145,7 @@ def _transformer(s: Sketch, x: int, path: str, c: int, positions: int) -> int:
 def _squeeze_excite(s: Sketch, x: int, path: str, c: int) -> int:
     gate = s.layer(x, f"{path}.fc1", (c // 2, c), bias=True)
     gate = s.layer(gate, f"{path}.fc2", (c, c // 2), bias=True)
-    return s.add(CSE, (x, gate), f"{path}.cse")
+    return s.add(CSE, (x, gate), path, ".cse")
 
 
 def _head(s: Sketch, g: Genotype, x: int, features: int, num_classes: int) -> None:

@@ -280,7 +280,7 @@ def _block(s: Sketch, x: int, path: str, block: Block, before: int, after: int) 
     if block.squeezed:
         gate = s.layer(y, f"{path}.conv.{i}.fc1", (block.squeezed, inner, 1, 1), bias=True)
         gate = s.layer(gate, f"{path}.conv.{i}.fc2", (inner, block.squeezed, 1, 1), bias=True)
-        y = s.add(CSE, (y, gate), f"{path}.conv.{i}.cse")
+        y = s.add(CSE, (y, gate), f"{path}.conv.{i}", ".cse")
         i += 1
     out = block.stage.channels
     y = s.norm(s.layer(y, f"{path}.conv.{i}", (out, inner, 1, 1), after), f"{path}.conv.{i + 1}", out)

@@ -212,7 +212,7 @@ def _vit(g: TransformerGenotype, num_classes: int, image_size: int) -> Sketch:
     x = s.sum((table, x), "")
     if g.class_token:  # put before the patches, it has its effect where these meet their positions
         s.ride(x, "cls_token", Role.OFFSET, (1, 1, c))
-        s.slots.insert(0, s.slots.pop())  # the module lists it first
+        s.entries.insert(0, s.entries.pop())  # the module lists it first
     x = _blocks(s, x, g, tokens)
     if not g.class_token:
         x = s.add(Primitive.GLOB_AVG.value, (x,), "glob_avg")
@@ -227,7 +227,7 @@ def _gpt(g: TransformerGenotype) -> Sketch:
         x = s.sum((x, s.table("wpe.weight", (g.context, g.width))), "")
     x = _blocks(s, x, g, g.context)
     if g.tied:  # a second node for the one parameter, whose slot is on the first
-        s.add(Primitive.CONV.value, (x,), "wte.weight", (*shape, 1, 1))
+        s.add(Primitive.CONV.value, (x,), "wte", ".weight", (*shape, 1, 1))
         s.macs += g.vocabulary * g.width * g.context
     else:
         s.layer(x, "lm_head", shape, g.context, classifies=True)
@@ -244,7 +244,7 @@ def _blocks(s: Sketch, x: int, g: TransformerGenotype, tokens: int) -> int:
 def _block(s: Sketch, x: int, path: str, g: TransformerGenotype, tokens: int) -> int:
     c, bias = g.width, g.bias or g.is_vit
     y = s.layer(_norm(s, x, f"{path}.norm1", g), f"{path}.attn.qkv", (3 * c, c), tokens, bias=g.bias)
-    y = s.add(Primitive.MSA.value, (y,), f"{path}.attn.msa")
+    y = s.add(Primitive.MSA.value, (y,), path, ".attn.msa")
     y = _scaled(s, s.layer(y, f"{path}.attn.proj", (c, c), tokens, bias=bias), f"{path}.ls1", g)
     x = s.sum((x, y), path)
     y = _mlp(s, _norm(s, x, f"{path}.norm2", g), f"{path}.mlp", g, tokens)
