@@ -3,10 +3,10 @@
 Its graph comes from autograd's: in the topological order of all of autograd's functions, a product counts as
 squeeze-excite only where the second function before it is a Hardswish, a copy as attention only where the eleventh
 before it is a softmax. The first holds for a block on its own; where other branches are computed meanwhile, their
-functions come between, and the node is lost. The second held for a block on its own in the PyTorch of its time; now
-the copy is the tenth, so that only a block with exactly one function of another branch in between is noticed. This file
-writes down the functions of such a network as autograd records them, without torch, orders them as the original does
-and applies the two rules; all else equals our graph.
+functions come between, and the node is lost. The second fits no block on its own, for there the copy is the tenth: only
+blocks with just one function of another branch in between are noticed. This file writes down the functions of such a
+network as autograd records them, without torch, orders them as the original does and applies the two rules; all else
+equals our graph.
 Source: facebookresearch/ppuda, the behaviour of its `Graph`; autograd's functions as PyTorch 2.13 records them.
 """
 

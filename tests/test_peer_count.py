@@ -39,7 +39,7 @@ def test_squeeze_excite_is_noticed_on_its_own_and_not_beside_a_branch() -> None:
 
 
 def test_attention_is_noticed_only_where_one_function_comes_between() -> None:
-    """PyTorch puts the copy ten functions after the softmax; the rule was made when it was eleven."""
+    """PyTorch 2.13 puts the copy ten functions after the softmax; the rule looks for eleven."""
     attention = replace(PLAIN, normal=(("msa", 0), ("none", 1)), preproc=False)
     order = peer_count.Tape(attention).order()
     assert order.index(peer_count.COPY) - order.index(peer_count.SOFTMAX) == peer_count.BEFORE_COPY - 1
