@@ -19,7 +19,8 @@ from functools import cache, lru_cache
 from hashlib import blake2b
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
+from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask, signal
+from types import FrameType
 
 import ghn
 from deepnets_gen import families, stream
@@ -294,11 +295,19 @@ def _harvests(tasks: Iterator[Task], workers: int) -> Generator[_Harvest, None, 
 @contextmanager
 def _no_interrupt() -> Generator[None, None, None]:
     """Ctrl-C waits until the block ends. Processes started in it never see one: it is their parent that stops them."""
-    before = pthread_sigmask(SIG_BLOCK, {SIGINT})
+    came: list[tuple[int, FrameType | None]] = []
+    main = threading.current_thread() is threading.main_thread()
+    # The mask is for the processes, which inherit it; here, another thread may take the signal all the same.
+    handler = signal(SIGINT, lambda *args: came.append(args)) if main else None
+    mask = pthread_sigmask(SIG_BLOCK, {SIGINT})
     try:
         yield
     finally:
-        pthread_sigmask(SIG_SETMASK, before)
+        pthread_sigmask(SIG_SETMASK, mask)
+        if main:
+            signal(SIGINT, handler)
+    if came and callable(handler):
+        handler(*came[0])
 
 
 def _follow_parent() -> None:

@@ -196,7 +196,7 @@ def test_ctrl_c_is_tidy(tmp_path: Path, shards: int) -> None:
         wait_for(lambda: children(process.pid) and finished(tmp_path) >= shards)
         os.killpg(process.pid, signal.SIGINT)
         _, told = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == 130, told
     assert re.fullmatch(r"ghn: interrupted: [\d,]+ of 100,000 graphs are kept in \d+ shards; .*\n", told)
 
 
