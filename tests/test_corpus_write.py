@@ -297,3 +297,16 @@ def test_progress_tells_the_funnel(tmp_path: Path) -> None:
 def test_no_torch_is_imported() -> None:
     code = "import sys, deepnets_gen.cli, deepnets_gen.write, deepnets_gen.verify; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_interrupt_after_the_last_step_of_a_write_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.replace
+
+    def interrupted(*args: str | Path) -> None:
+        real(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_corpus("gpt", 3, tmp_path, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
