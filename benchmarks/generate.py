@@ -50,6 +50,7 @@ from deepnets_gen.shards import Encoder, decode
 from deepnets_gen.splits import Part, named
 from deepnets_gen.write import dictionary, write_corpus
 from ghn.identity import identities
+from ghn.sketch import Arrays
 
 SPLIT = "train"
 MILLION = 1_000_000
@@ -190,15 +191,15 @@ def stages(blocks: int, size: int = stream.HELD) -> dict[str, float]:
         genotypes = stage("read: genotype", families.from_record, plain)
         graphs = stage("read: graph", families.graph, genotypes)
         stage("read: distances", lambda graph: graph.distances, graphs)
-        stage("read: tensors", tensors, graphs)
+        again = stage("read: sketch alone", families.sketch, genotypes)
+        stage("read: arrays with distances", lambda sketch: tensors(sketch.arrays()), again)
     gc.enable()
     return {name: 1e6 * s / unique for name, s in spent.items()}
 
 
-def tensors(graph: ghn.ArchGraph) -> tuple[torch.Tensor, ...]:
-    """What the GHN reads of a graph: types, shapes, distances."""
-    arrays = graph.ops, graph.shapes, graph.distances
-    return tuple(torch.from_numpy(np.array(array)) for array in arrays)
+def tensors(arrays: Arrays) -> tuple[torch.Tensor, ...]:
+    """Types, edges, shapes and distances of a graph, for torch."""
+    return tuple(torch.from_numpy(array) for array in arrays)
 
 
 def reading(corpus: Corpus, store: PeerStore, rounds: int, count: int) -> dict[str, Any]:
@@ -210,7 +211,7 @@ def reading(corpus: Corpus, store: PeerStore, rounds: int, count: int) -> dict[s
         "genotype": (ours, count, corpus.genotype),
         "graph": (ours, count, corpus.graph),
         "graph_with_distances": (ours, count, lambda i: corpus.graph(i).distances),
-        "tensors": (ours, count, lambda i: tensors(corpus.graph(i))),
+        "tensors": (ours, count, lambda i: tensors(corpus.arrays(i))),
         "peer_arrays": (theirs, count, lambda i: store.arrays(peers, i)),
         "peer_tensors": (theirs, count // 20, lambda i: store.tensors(peers, i)),  # 20 times as slow
     }

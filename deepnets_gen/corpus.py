@@ -14,6 +14,7 @@ from deepnets_gen import families
 from deepnets_gen.manifest import CorpusError, Manifest, ShardEntry
 from deepnets_gen.shards import Shard
 from ghn.graph import ArchGraph
+from ghn.sketch import Arrays
 
 REMEDY = "restore it from a copy, or generate the corpus anew"
 _OPEN = 256  # shards kept mapped; each takes a file descriptor
@@ -54,6 +55,10 @@ class Corpus:
     def graph(self, i: int) -> ArchGraph:
         """Graph i. Raises IndexError where there is none, CorpusError where its record is damaged."""
         return families.graph(self.genotype(i), self.num_classes, self.image_size)
+
+    def arrays(self, i: int) -> Arrays:
+        """Types, edges, shapes and distances of graph i: what a network on graphs reads, without names and slots."""
+        return families.sketch(self.genotype(i), self.num_classes, self.image_size).arrays()
 
     def genotype(self, i: int) -> Any:
         """The genotype of graph i, of its family's type."""

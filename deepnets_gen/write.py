@@ -30,7 +30,7 @@ from deepnets_gen.shards import KEY_BYTES, Encoder, Row, make_dictionary, to_byt
 from deepnets_gen.splits import SPLITS
 from ghn.files import write_atomic
 
-BLOCK = 64  # candidates that a process draws at a time
+BLOCK = stream.HELD  # candidates that a process draws at a time
 AHEAD = 4  # blocks under way per process
 TYPICAL, LOOKED_AT = 32, 1024  # genotypes in the dictionary of a split at most, of how many candidates
 Task = tuple[str, int, int, bytes]  # split, seed offset, first candidate, dictionary

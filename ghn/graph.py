@@ -128,7 +128,9 @@ class ArchGraph:
     @cached_property
     def distances(self) -> np.ndarray:
         """(N, N) uint8: length of the shortest directed path u -> v; 0 where none, on the diagonal, or beyond 255."""
-        return shortest_paths(self.predecessors)
+        out = shortest_paths(self.predecessors)
+        out.setflags(write=False)
+        return out
 
     @cached_property
     def predecessors(self) -> tuple[tuple[int, ...], ...]:
@@ -279,7 +281,6 @@ def shortest_paths(preds: Sequence[Sequence[int]]) -> np.ndarray:
     np.minimum(before, FAR - 1, out=before)
     out = before.T.astype(np.uint8, order="C")
     out += 1  # -1, as a byte 255, becomes 0, and so does FAR
-    out.setflags(write=False)
     return out
 
 

@@ -34,11 +34,12 @@ LABELS = [f".{p.label}" for p in Primitive]  # a lookup: the properties of an en
 
 
 class Arrays(NamedTuple):
-    """ops: (N,) uint8. edges: (E, 2) int32. shapes: (N, 4) int32. As in `ArchGraph`."""
+    """ops: (N,) uint8. edges: (E, 2) int32. shapes: (N, 4) int32. distances: (N, N) uint8. As in `ArchGraph`."""
 
     ops: np.ndarray
     edges: np.ndarray
     shapes: np.ndarray
+    distances: np.ndarray
 
 
 class Sketch:
@@ -150,22 +151,20 @@ class Sketch:
         )
 
     def arrays(self) -> Arrays:
-        """What an `ArchGraph` knows of its nodes but for names and slots, at a third of the work."""
-        sources = np.fromiter(chain.from_iterable(self.preds), np.int32)
-        targets = np.repeat(np.arange(len(self), dtype=np.int32), np.fromiter(map(len, self.preds), np.int32))
-        edges = np.stack((sources, targets), axis=1)[np.argsort(sources, kind="stable")]
-        shapes = np.fromiter(chain.from_iterable(self.shapes), np.int32, 4 * len(self)).reshape(-1, 4)
-        return Arrays(np.array(self.ops, dtype=np.uint8), edges, shapes)
+        """What an `ArchGraph` knows of its nodes but for names and slots, with the distances."""
+        return Arrays(*self._arrays(), shortest_paths(self.preds))
 
     def graph(self) -> ArchGraph:
         """The graph; its output is the last node."""
         names = tuple([path + label for path, label in self.labels])
-        return ArchGraph(*self.arrays(), slots=self.slots, names=names)
+        return ArchGraph(*self._arrays(), slots=self.slots, names=names)
 
-    @property
-    def distances(self) -> np.ndarray:
-        """The graph's `distances`, without making it."""
-        return shortest_paths(self.preds)
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        sources = np.fromiter(chain.from_iterable(self.preds), np.int32)
+        targets = np.repeat(np.arange(len(self), dtype=np.int32), np.fromiter(map(len, self.preds), np.int32))
+        edges = np.stack((sources, targets), axis=1)[np.argsort(sources, kind="stable")]
+        shapes = np.fromiter(chain.from_iterable(self.shapes), np.int32, 4 * len(self)).reshape(-1, 4)
+        return np.array(self.ops, dtype=np.uint8), edges, shapes
 
 
 @lru_cache(maxsize=4096)

@@ -80,5 +80,5 @@ def test_a_missing_package_is_said_with_its_cure(monkeypatch: pytest.MonkeyPatch
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(GHNError, match="pip install torch_geometric"):
+    with pytest.raises(GHNError, match=r"pip install 'ghn-predict\[pyg\]'"):
         to_pyg(SMALL)

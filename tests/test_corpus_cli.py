@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deepnets_gen.cli import register
+from deepnets_gen.cli import NAMES, register
 from deepnets_gen.corpus import Corpus
+from deepnets_gen.splits import SPLITS
 from ghn.errors import GHNError
 
 
@@ -82,7 +83,11 @@ def test_help_gives_an_example(words: tuple[str, ...], capsys: pytest.CaptureFix
     assert "example: ghn " in capsys.readouterr().out
 
 
-def test_a_split_that_is_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit):
+def test_a_split_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(GHNError, match="no split 'tran'; there are train, val, test"):
         call("generate", "--split", "tran", "--count", 3, "--out", tmp_path)
-    assert "invalid choice: 'tran'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_split() -> None:
+    assert tuple(SPLITS) == NAMES

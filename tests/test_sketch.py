@@ -1,5 +1,6 @@
 """Over every split, the graph that a genotype states is the one that tracing its module finds."""
 
+import numpy as np
 import pytest
 from spaces import assert_stated_as_traced, multiply_adds
 
@@ -15,6 +16,16 @@ DEEPNETS = ("train", "val", "test", "wide", "deep", "dense", "bnfree", "search")
 def test_stated_graphs_are_the_traced_ones(split: str) -> None:
     for genotype in generate(split, 8):
         assert_stated_as_traced(sketch(genotype), build(genotype, device="meta"))
+
+
+@pytest.mark.parametrize("split", list(SPLITS))
+def test_arrays_are_those_of_the_graph(split: str) -> None:
+    for genotype in generate(split, 5):
+        arrays, made = sketch(genotype).arrays(), graph(genotype)
+        for name in ("ops", "edges", "shapes", "distances"):
+            ours, theirs = getattr(arrays, name), getattr(made, name)
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("split", DEEPNETS)

@@ -30,7 +30,7 @@ def import_pyg() -> Any:
             import torch_geometric.data
     except ImportError as error:
         raise MissingExtraError(
-            f"torch_geometric cannot be imported ({error}); run `pip install torch_geometric`"
+            f"torch_geometric cannot be imported ({error}); run `pip install 'ghn-predict[pyg]'`"
         ) from error
     return torch_geometric
 
