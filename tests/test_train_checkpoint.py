@@ -3,13 +3,16 @@
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ghn.errors import CheckpointError
 from train import checkpoint
-from train.checkpoint import Checkpoint, latest, load, save
+from train.checkpoint import BEST, LATEST, Checkpoint, latest, load, named_folder, save
 
 
 def example(step: int) -> Checkpoint:
@@ -32,6 +35,24 @@ def test_same_step_again_replaces(tmp_path: Path) -> None:
     save(tmp_path, example(5), keep=1)
     save(tmp_path, example(5), keep=1)
     assert same(load(latest(tmp_path)), example(5))
+
+
+@settings(max_examples=40, deadline=None)
+@given(improves=st.lists(st.booleans(), min_size=1, max_size=12), keep=st.integers(1, 3))
+def test_the_last_and_the_best_stay(improves: list[bool], keep: int) -> None:
+    with TemporaryDirectory() as name:
+        root, best = Path(name), None
+        for step, better in enumerate(improves, 1):
+            save(root, example(step), keep, (LATEST, BEST) if better else (LATEST,))
+            best = step if better else best
+            assert same(load(latest(root)), example(step))
+        expected = {*range(1, len(improves) + 1)[-keep:], *([best] if best else [])}
+        assert {load(folder).step for folder in root.glob("step-*")} == expected
+        if best:
+            assert same(load(named_folder(root, BEST)), example(best))
+        else:
+            with pytest.raises(CheckpointError, match="no checkpoint named 'best'"):
+                named_folder(root, BEST)
 
 
 class Killed(BaseException):

@@ -67,7 +67,9 @@ def test_a_run_learns_something_and_leaves_its_record(uninterrupted: tuple[Train
     assert run.counts.steps_skipped == 0
     assert run.counts.networks_drawn == 12
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["latest", "step-00000004", "step-00000006"]
+    kept = {p.name for p in (folder / "checkpoints").glob("step-*")}
+    best = (folder / "checkpoints" / "best").read_text()
+    assert kept == {"step-00000004", "step-00000006", best}
     shipped = ghn.load(folder / "ghn")
     assert shipped.image_size == 16
     for name, value in shipped.model.state_dict().items():
@@ -151,6 +153,15 @@ def test_stages_change_size_and_networks(tmp_path: Path) -> None:
         "stage 2 of 2",
     ]
     assert run.counts.step == 2
+
+
+def test_a_checkpoint_is_best_within_its_stage(tmp_path: Path) -> None:
+    run = trainer(tiny(), tmp_path)
+    seen = []
+    for stage, val in [(0, 0.3), (0, None), (0, 0.3), (0, 0.4), (1, 0.2), (1, 0.1), (1, 0.25)]:
+        run._stage_index = stage
+        seen.append(run._improved(val))
+    assert seen == [True, False, False, True, True, False, True]
 
 
 def test_start_from_another_runs_weights(uninterrupted: tuple[Trainer, Path], tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """Checkpoints of a run: one folder each, complete or absent, whatever moment the process is killed at.
 
 A folder holds safetensors files (`model`, `average`, `optimiser`) and `state.json` with everything else and the
-files' checksums. It is written under a temporary name, flushed to the disk and renamed; the pointer file `latest`
-follows last. Nothing is pickled.
+files' checksums. It is written under a temporary name, flushed to the disk and renamed; the pointer files (`latest`,
+and `best` where it is the best so far) follow last. Nothing is pickled.
 """
 
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ghn.errors import CheckpointError
 from ghn.files import write_atomic
 
 FORMAT = 1
-LATEST = "latest"
+LATEST, BEST = NAMES = ("latest", "best")
 _TEMPORARY = ".writing-"
 
 
@@ -34,8 +35,11 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """The folder written for this checkpoint; older ones than the last `keep` are removed."""
+def save(root: Path, checkpoint: Checkpoint, keep: int, names: Sequence[str] = (LATEST,)) -> Path:
+    """The folder written for this checkpoint, which `names` stand for from now on.
+
+    Of the others the last `keep` stay, and those that a name stands for.
+    """
     root.mkdir(parents=True, exist_ok=True)
     for stale in root.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(stale)
@@ -53,19 +57,28 @@ def save(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
         shutil.rmtree(target)
     writing.rename(target)
     _flush(root)
-    write_atomic(root / LATEST, target.name.encode())
+    for name in names:
+        write_atomic(root / name, target.name.encode())
     _flush(root)
+    named = {named_folder(root, path.name) for path in root.iterdir() if path.name in NAMES}
     for old in sorted(root.glob("step-*"))[:-keep]:
-        if old != target:
+        if old not in named:
             shutil.rmtree(old)
     return target
 
 
 def latest(root: Path) -> Path:
     """The folder of the newest complete checkpoint. Raises CheckpointError where there is none."""
-    pointer = root / LATEST
+    return named_folder(root, LATEST)
+
+
+def named_folder(root: Path, name: str) -> Path:
+    """The folder of the checkpoint that this name stands for. Raises CheckpointError where there is none."""
+    pointer = root / name
     if not pointer.is_file():
-        raise CheckpointError(f"no checkpoint in {root}: nothing to resume; start the run without --resume")
+        raise CheckpointError(
+            f"{root} has no checkpoint named {name!r}: nothing to resume; start the run without --resume"
+        )
     return root / pointer.read_text().strip()
 
 

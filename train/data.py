@@ -25,6 +25,7 @@ STD = (0.2470, 0.2435, 0.2616)
 SPLITS = {"train": (1, 2, 3, 4), "val": (1, 2, 3, 4), "test": (5,)}  # split -> batches it is taken from
 HELD_OUT_PER_CLASS = 200
 PER_BATCH = 10_000
+CIFAR10 = "CIFAR-10: batches 1-4 but for the last 200 images of each class train, those validate, batch 5 tests"
 ENV = "GHN_DATA"
 SAMPLE = Path(__file__).with_name("data_files") / "cifar10_test_sample.webp"
 GRID = (25, 40)  # rows, columns of the picture that holds 1,000 images
@@ -40,6 +41,7 @@ class Images:
     """Labelled images in memory.
 
     pixels: (N, 3, H, W) uint8, RGB. labels: (N,) int64. classes: a name per label. mean, std: per channel, of [0, 1].
+    origin: which set it is and how it is divided, in words.
     """
 
     pixels: Tensor
@@ -47,6 +49,7 @@ class Images:
     classes: tuple[str, ...] = CLASSES
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+    origin: str = CIFAR10
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or self.pixels.shape[1] != 3:

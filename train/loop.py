@@ -25,7 +25,7 @@ from train.config import Recipe, Stage
 from train.data import Images
 from train.log import Log, Row
 from train.optim import lr_at, make_optimiser, optimiser_tensors, restore_optimiser, update_average
-from train.sampler import NUM_CLASSES, Pool, PoolSpec, build_pool
+from train.sampler import Pool, PoolSpec, build_pool
 from train.step import Job, accuracy, meta_gradient
 
 INITIAL, IMAGES, DROPOUT = range(3)  # what a generator is for
@@ -41,6 +41,8 @@ class Counts:
     networks_skipped: int = 0
     steps_skipped: int = 0
     seconds: float = 0.0
+    best: float = -1.0  # validation accuracy in best_stage; another stage scores other images and networks
+    best_stage: int = -1
 
 
 class Trainer:
@@ -68,7 +70,7 @@ class Trainer:
         self._corpus = corpus
         self._stage_index = -1
         with _seeded(recipe.seed, 0, INITIAL):
-            self.ghn = GHN(GHNConfig.from_dict(GHNConfig(num_classes=NUM_CLASSES).to_dict() | dict(recipe.ghn)))
+            self.ghn = GHN(GHNConfig.from_dict(GHNConfig(num_classes=len(train.classes)).to_dict() | dict(recipe.ghn)))
         self.average = copy.deepcopy(self.ghn).eval().requires_grad_(False)
         self.optimiser = make_optimiser(self.ghn, recipe)
         self._map = ThreadPoolExecutor(workers).map if workers > 1 and not recipe.dropout else map
@@ -81,20 +83,37 @@ class Trainer:
             row = self._step()
             self.counts.seconds = time.monotonic() - began
             done = self.counts.step
-            log.write(replace(row, val_accuracy=self._validate(), seconds=self.counts.seconds))
-            if done % self.recipe.save_every == 0 or done == self.recipe.steps:
-                self.save()
+            val = self._validate()
+            log.write(replace(row, val_accuracy=val, seconds=self.counts.seconds))
+            improved = self._improved(val)
+            if improved or done % self.recipe.save_every == 0 or done == self.recipe.steps:
+                self.save(best=improved)
 
-    def save(self) -> Path:
-        """The folder of the checkpoint written."""
+    def _improved(self, val: float | None) -> bool:
+        """Whether this is the best validation accuracy of the stage so far; if so, it is noted."""
+        counts = self.counts
+        if val is None or (self._stage_index, val) <= (counts.best_stage, counts.best):
+            return False
+        counts.best_stage, counts.best = self._stage_index, val
+        return True
+
+    def save(self, *, best: bool = False) -> Path:
+        """The folder of the checkpoint written. best: it has the highest validation accuracy of its stage so far."""
         tensors = {
             "model": dict(self.ghn.state_dict()),
             "average": dict(self.average.state_dict()),
             "optimiser": optimiser_tensors(self.ghn, self.optimiser),
         }
-        state = {"recipe": self.recipe.to_dict(), "ghn": self.ghn.config.to_dict(), "counts": vars(self.counts).copy()}
+        train = self._images[0]
+        state = {
+            "recipe": self.recipe.to_dict(),
+            "ghn": self.ghn.config.to_dict(),
+            "counts": vars(self.counts).copy(),
+            "data": {"classes": list(train.classes), "origin": train.origin},
+        }
         saved = checkpoint.Checkpoint(self.counts.step, tensors, state)
-        return checkpoint.save(self.checkpoints, saved, self.recipe.keep)
+        names = (checkpoint.LATEST, checkpoint.BEST) if best else (checkpoint.LATEST,)
+        return checkpoint.save(self.checkpoints, saved, self.recipe.keep, names)
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Continues from a checkpoint. Raises CheckpointError where it belongs to a GHN of other sizes."""
@@ -135,7 +154,7 @@ class Trainer:
             self._val_batches = list(held_out.batches(VAL_BATCH))
 
     def _pool(self, split: str, size: int, report: Callable[[str], None]) -> Pool:
-        spec = PoolSpec.of(self.recipe, self._stage, split, size)
+        spec = PoolSpec.of(self.recipe, self._stage, split, size, self.ghn.config.num_classes)
         every = max(1000, size // 20)
         corpus = self._corpus if split == "train" else None
         pool = build_pool(

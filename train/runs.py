@@ -16,12 +16,11 @@ from ghn.io import save
 from ghn.model import GHN, GHNConfig
 from train import checkpoint
 from train.config import Recipe, RecipeError
-from train.data import CLASSES, load
+from train.data import CIFAR10, CLASSES, load
 from train.log import CSVLog, Log, Progress, WandbLog, draw_curves
 from train.loop import Trainer
 
 CHECKPOINTS = "checkpoints"
-PROTOCOL = "CIFAR-10: batches 1-4 but for the last 200 images of each class train, those validate, batch 5 tests"
 
 
 def prepare(
@@ -68,9 +67,11 @@ def run(trainer: Trainer, folder: Path, *, wandb: bool = False) -> None:
     sinks = [CSVLog(table, step), Progress(step, recipe.steps)]
     if wandb:
         sinks.append(WandbLog(folder, recipe.name, recipe.to_dict()))
-    with Log(*sinks) as log:
-        trainer.run(log, lambda message: print(message, file=sys.stderr, flush=True))
-    draw_curves(table, folder / "curves.png")
+    try:
+        with Log(*sinks) as log:
+            trainer.run(log, lambda message: print(message, file=sys.stderr, flush=True))
+    finally:
+        draw_curves(table, folder / "curves.png")
     export(folder, folder / "ghn")
 
 
@@ -80,13 +81,14 @@ def export(folder: Path, target: Path) -> None:
     recipe, counts = Recipe.from_dict(saved.state["recipe"]), saved.state["counts"]
     model = GHN(GHNConfig.from_dict(saved.state["ghn"]))
     model.load_state_dict(saved.tensors["average"])
+    data = saved.state.get("data", {"classes": CLASSES, "origin": CIFAR10})  # older runs knew one set only
     card = {
         "name": recipe.name,
-        "data": PROTOCOL,
+        "data": data["origin"],
         "recipe": recipe.to_dict(),
         "done": counts,
         "hardware": f"{os.cpu_count()} cores, {platform.machine()}",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
     stage = recipe.stages[recipe.stage_at(max(0, saved.step - 1))]
-    save(target, model, image_size=stage.image_size, classes=CLASSES, card=card)
+    save(target, model, image_size=stage.image_size, classes=data["classes"], card=card)

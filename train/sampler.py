@@ -20,18 +20,19 @@ from ghn.graph import ArchGraph
 from train.config import Recipe, RecipeError, Stage
 from train.fast import quicken
 
-NUM_CLASSES = 10
+RECORDED_CLASSES = 10  # DeepNets-1M records parameter counts for 10 classes, and draws widths by them
 _ENDLESS = 10**12
 _GIVE_UP = 200  # candidates per accepted network before the limits count as impossible
 
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """What decides the content of a pool: the split, how many, at which size and width, the limits, the seed."""
+    """What decides the content of a pool: the split, how many, for which images and classes, the limits, the seed."""
 
     split: str
     size: int
     image_size: int
+    num_classes: int = 10
     channels: int | None = None
     max_params: int | None = None
     max_nodes: int | None = None
@@ -39,9 +40,9 @@ class PoolSpec:
     seed: int = 0
 
     @classmethod
-    def of(cls, recipe: Recipe, stage: Stage, split: str, size: int) -> "PoolSpec":
+    def of(cls, recipe: Recipe, stage: Stage, split: str, size: int, num_classes: int = 10) -> "PoolSpec":
         limits = {name: getattr(stage, name) for name in ("channels", "max_params", "max_nodes", "max_macs")}
-        return cls(split=split, size=size, image_size=stage.image_size, seed=recipe.seed, **limits)
+        return cls(split, size, stage.image_size, num_classes, seed=recipe.seed, **limits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +65,11 @@ class Pool:
 
     def graph(self, index: int) -> ArchGraph:
         """The network's graph."""
-        return _graph(self.genotypes[index], self.spec.image_size)
+        return _graph(self.genotypes[index], self.spec.num_classes, self.spec.image_size)
 
     def module(self, index: int) -> nn.Module:
         """The network on the meta device: structure without storage, ready to run with weights from elsewhere."""
-        return quicken(_module(self.genotypes[index], self.spec.image_size))
+        return quicken(_module(self.genotypes[index], self.spec.num_classes, self.spec.image_size))
 
 
 @lru_cache(maxsize=8)
@@ -77,13 +78,13 @@ def _order(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4096)
-def _graph(genotype: Any, image_size: int) -> ArchGraph:
-    return deepnets_gen.graph(genotype, NUM_CLASSES, image_size)
+def _graph(genotype: Any, num_classes: int, image_size: int) -> ArchGraph:
+    return deepnets_gen.graph(genotype, num_classes, image_size)
 
 
 @lru_cache(maxsize=4096)  # building one costs as much as running it
-def _module(genotype: Any, image_size: int) -> nn.Module:
-    return deepnets_gen.build(genotype, num_classes=NUM_CLASSES, image_size=image_size, device="meta")
+def _module(genotype: Any, num_classes: int, image_size: int) -> nn.Module:
+    return deepnets_gen.build(genotype, num_classes=num_classes, image_size=image_size, device="meta")
 
 
 def build_pool(
@@ -129,7 +130,7 @@ def _candidates(spec: PoolSpec, corpus: Corpus | None) -> Iterator[Any]:
         elif spec.channels is not None:
             yield replace(genotype, channels=spec.channels)
         elif spec.split == "train":
-            params = num_params(genotype, NUM_CLASSES, everything=True)  # as DeepNets-1M records it
+            params = num_params(genotype, RECORDED_CLASSES, everything=True)
             yield resample_width(Random(f"{spec.seed} {index}"), genotype, params)
         else:
             yield genotype
@@ -138,7 +139,7 @@ def _candidates(spec: PoolSpec, corpus: Corpus | None) -> Iterator[Any]:
 def _left_out(genotype: Any, spec: PoolSpec) -> str | None:
     """Why this network is left out; None if it is not."""
     try:
-        sketch = deepnets_gen.sketch(genotype, NUM_CLASSES, spec.image_size)
+        sketch = deepnets_gen.sketch(genotype, spec.num_classes, spec.image_size)
     except GenotypeError:
         return "too deep for the image size"
     if sketch.num_params > (spec.max_params or math.inf):
