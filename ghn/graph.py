@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ghn import kinds
 from ghn.errors import GraphError
 from ghn.identity import Identity, identities
 from ghn.primitives import Primitive, Role
@@ -160,7 +161,7 @@ class ArchGraph:
     @cached_property
     def identity(self) -> Identity:
         """`key` and `topology`."""
-        return identities([_Lists(self.ops.tolist(), list(map(tuple, self.shapes.tolist())), self.predecessors)])[0]
+        return identities([_Nodes(kinds.numbers(self.ops, self.shapes), self.predecessors, self.levels.tolist())])[0]
 
     @property
     def key(self) -> str:
@@ -252,10 +253,10 @@ def encoder_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
     return out, inp, height, width * more[0] if len(shape) == 5 else width
 
 
-class _Lists(NamedTuple):
-    ops: list[int]
-    shapes: list[tuple[int, ...]]
-    preds: tuple[tuple[int, ...], ...]
+class _Nodes(NamedTuple):
+    kinds: Sequence[int]
+    preds: Sequence[tuple[int, ...]]
+    levels: Sequence[int]
 
 
 def shortest_paths(preds: Sequence[Sequence[int]]) -> np.ndarray:

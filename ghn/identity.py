@@ -7,12 +7,12 @@ graph is deep. A colour is 64 bits; that of a multiset is the sum of its members
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import blake2b
 from itertools import chain, pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from ghn import kinds
 
 SWEEPS = 2
 WHITE = np.uint64(0x9E3779B97F4A7C15)
@@ -21,14 +21,15 @@ HALF, THIRD = np.uint64(32), np.uint64(29)
 
 
 class Nodes(Protocol):
-    """What identity reads of a graph. preds: the nodes before each, all with lower numbers."""
+    """What identity reads of a graph, by node: its kind (`ghn.kinds`), the nodes before it, which have lower numbers,
+    and the longest path to it."""
 
     @property
-    def ops(self) -> Sequence[int]: ...
-    @property
-    def shapes(self) -> Sequence[tuple[int, ...]]: ...
+    def kinds(self) -> Sequence[int]: ...
     @property
     def preds(self) -> Sequence[Sequence[int]]: ...
+    @property
+    def levels(self) -> Sequence[int]: ...
 
 
 class Identity(NamedTuple):
@@ -50,10 +51,9 @@ def identities(graphs: Sequence[Nodes]) -> list[Identity]:
     source, target, levels = _edges(graphs, np.repeat(first, sizes))
     forward = _turns(target, source, levels)
     backward = _turns(source, target, levels)[::-1]
-    ops, shapes = chain.from_iterable(g.ops for g in graphs), chain.from_iterable(g.shapes for g in graphs)
-    own = chain.from_iterable(map(_own_colours, ops, shapes))
+    own = kinds.table().colours[:, np.fromiter(chain.from_iterable(g.kinds for g in graphs), np.int64, sizes.sum())]
     found = []
-    for colours in np.fromiter(own, np.uint64, 2 * sizes.sum()).reshape(-1, 2).T:
+    for colours in own:
         for turn in range(SWEEPS):
             colours = _sweep(colours, backward if turn % 2 else forward)
         halves = [np.add.reduceat(_mixed(colours + salt), first).tolist() for salt in (FIRST, SECOND)]
@@ -90,17 +90,6 @@ def _turns(ours: np.ndarray, theirs: np.ndarray, levels: np.ndarray) -> list[Tur
     return [Turn(nodes[a:b], theirs[ends[a] : ends[b]], begins[a:b] - ends[a]) for a, b in pairwise(cuts) if b > a]
 
 
-@lru_cache(maxsize=1 << 16)
-def _own_colours(op: int, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Of a node's type and shape, with channel counts and without."""
-    return _hashed(op, *shape), _hashed(op, *shape[2:])
-
-
-def _hashed(*numbers: int) -> int:
-    text = ",".join(map(str, numbers)).encode()
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
-
-
 def _edges(graphs: Sequence[Nodes], offset: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Source and target of every edge, and each node's longest path from a source, nodes numbered through.
 
@@ -110,14 +99,8 @@ def _edges(graphs: Sequence[Nodes], offset: np.ndarray) -> tuple[np.ndarray, np.
     counts = np.fromiter(map(len, preds), np.int64, len(preds))
     target = np.repeat(np.arange(len(preds)), counts)
     source = np.fromiter(chain.from_iterable(preds), np.int64, len(target)) + offset[target]
-    return source, target, np.array(list(chain.from_iterable(map(_levels, graphs))))
-
-
-def _levels(graph: Nodes) -> list[int]:
-    levels: list[int] = []
-    for before in graph.preds:
-        levels.append(levels[before[0]] + 1 if len(before) == 1 else 1 + max([levels[u] for u in before], default=-1))
-    return levels
+    levels = np.fromiter(chain.from_iterable(g.levels for g in graphs), np.int64, len(preds))
+    return source, target, levels
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:

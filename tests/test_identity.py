@@ -12,6 +12,7 @@ from strategies import graphs, reordered
 from deepnets_gen import generate, graph, sketch
 from deepnets_gen.splits import SPLITS
 from deepnets_gen.stream import block
+from ghn import kinds
 from ghn.graph import ArchGraph
 from ghn.identity import identities
 from ghn.primitives import Primitive
@@ -67,20 +68,32 @@ def test_topology_is_isomorphism_without_channels() -> None:
 def test_neither_company_nor_order_matters(items: list[ArchGraph], seed: int) -> None:
     rng = np.random.default_rng(seed)
     others = [reordered(item, rng) for item in items]
-    together = identities([_Lists(item) for item in others])
+    together = identities([_Nodes(item) for item in others])
     assert together == [item.identity for item in items]
 
 
-class _Lists:
+class _Nodes:
     def __init__(self, item: ArchGraph) -> None:
-        self.ops, self.shapes = item.ops.tolist(), [tuple(s) for s in item.shapes.tolist()]
-        self.preds = item.predecessors
+        self.kinds = kinds.numbers(item.ops, item.shapes)
+        self.preds, self.levels = item.predecessors, item.levels.tolist()
 
 
 @pytest.mark.parametrize("split", list(SPLITS))
 def test_sketches_and_graphs_have_the_same(split: str) -> None:
     genotypes = list(generate(split, 6))
     assert identities([sketch(g) for g in genotypes]) == [graph(g).identity for g in genotypes]
+
+
+def test_kinds_are_numbered_once_and_their_table_grows() -> None:
+    shape = (8191, 7, 5, 3)
+    found = kinds.number(4, shape)
+    assert kinds.number(4, shape) == found != kinds.number(5, shape)
+    table = kinds.table()
+    assert (table.ops[found], tuple(table.shapes[found].tolist())) == (4, shape)
+    other = kinds.number(4, (8190, 7, 5, 3))
+    mine, theirs = kinds.table().colours[:, found], kinds.table().colours[:, other]
+    assert mine[0] != theirs[0]
+    assert mine[1] == theirs[1]
 
 
 def test_nothing_has_no_identities() -> None:

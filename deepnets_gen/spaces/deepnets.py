@@ -4,10 +4,12 @@ Follows `build` part for part: the graph is the one that `ghn.trace` finds of th
 NeurIPS 2021, appendix A.
 """
 
+from functools import lru_cache
+
 from deepnets_gen.genotype import Genotype, GenotypeError
 from deepnets_gen.layout import CellLayout, Layout, layout, reads_second_stem
 from ghn.primitives import Primitive
-from ghn.sketch import INPUT, Sketch
+from ghn.sketch import INPUT, Piece, Sketch
 
 SEP_CONV, DIL_CONV = Primitive.SEP_CONV.value, Primitive.DIL_CONV.value
 LN, MSA, CSE = Primitive.LN.value, Primitive.MSA.value, Primitive.CSE.value
@@ -63,52 +65,58 @@ def _cell(s: Sketch, g: Genotype, k: int, cell: CellLayout, inputs: Inputs) -> i
     states: list[int | None] = list(inputs)
     for i, x in enumerate(inputs):
         if x is not None and g.preproc and i in flow.reads:
-            make = _factorized_reduce if cell.halves and i == 0 else _conv
-            states[i] = make(
-                s, x, f"{path}.preprocess{i}", (cell.channels, cell.inputs[i], 1, 1), cell.before**2, normed
-            )
+            piece = _preprocess(cell.halves and i == 0, cell.channels, cell.inputs[i], cell.before, normed)
+            states[i] = s.paste(piece, x, f"{path}.preprocess{i}")
     for j in range(0, len(kind.edges), 2):
-        terms = [
-            _operation(s, source, f"{path}._ops.{i}", kind.edges[i][0], cell, kind.edges[i][1], normed)
-            for i in (j, j + 1)
-            if i in flow.live and (source := states[kind.edges[i][1]]) is not None
-        ]
+        terms = []
+        for i in (j, j + 1):
+            op, source = kind.edges[i]
+            if i in flow.live and (x := states[source]) is not None:
+                piece = _operation(op, cell.channels, cell.stride(source), cell.before, cell.side, normed)
+                terms.append(s.paste(piece, x, f"{path}._ops.{i}"))
         states.append(s.sum(terms, path) if terms else None)
     return s.concat([x for i in kind.concat if (x := states[i]) is not None], path)
 
 
-def _operation(s: Sketch, x: int, path: str, op: str, cell: CellLayout, source: int, normed: bool) -> int:
-    """The last node of an operation on the state `source`."""
-    c, stride, positions = cell.channels, cell.stride(source), cell.side**2
-    family, kernel = _parsed(op)
+@lru_cache(maxsize=4096)
+def _preprocess(halve: bool, c: int, c_in: int, side: int, normed: bool) -> Piece:
+    """What brings a cell's input to its channels, and to half the side where it must be halved."""
+    s = Sketch()
+    make = _factorized_reduce if halve else _conv
+    return Piece.of(s, make(s, INPUT, "", (c, c_in, 1, 1), side**2, normed))
+
+
+@lru_cache(maxsize=4096)
+def _operation(op: str, c: int, stride: int, before: int, side: int, normed: bool) -> Piece:
+    """An operation from a state of side `before` to one of this side."""
+    s = Sketch()
+    return Piece.of(s, _write(s, op, c, stride, before, side, normed))
+
+
+def _write(s: Sketch, op: str, c: int, stride: int, before: int, side: int, normed: bool) -> int:
+    positions, (family, kernel), x = side**2, _parsed(op), INPUT
     match family:
         case "max_pool" | "avg_pool":
-            return s.pool(x, path, POOLS[family], kernel)
+            return s.pool(x, "", POOLS[family], kernel)
         case "skip":
-            return x if stride == 1 else _factorized_reduce(s, x, path, (c, c, 1, 1), positions, normed)
+            return x if stride == 1 else _factorized_reduce(s, x, "", (c, c, 1, 1), positions, normed)
         case "conv":
-            return _conv(s, x, path, (c, c, kernel, kernel), positions, normed)
+            return _conv(s, x, "", (c, c, kernel, kernel), positions, normed)
         case "conv_7x1":
-            x = s.layer(x, f"{path}.op.1", (c, c, 1, 7), cell.before * cell.side if stride == 2 else positions)
-            x = s.layer(x, f"{path}.op.2", (c, c, 7, 1), positions)
-            return _normed(s, x, f"{path}.op.3", c, normed)
+            x = s.layer(x, ".op.1", (c, c, 1, 7), before * side if stride == 2 else positions)
+            return _normed(s, s.layer(x, ".op.2", (c, c, 7, 1), positions), ".op.3", c, normed)
         case "sep_conv":
-            x = _depthwise(s, x, path, 1, c, kernel, positions, normed, SEP_CONV)
-            return _depthwise(s, x, path, 5, c, kernel, positions, normed, SEP_CONV)
+            x = _depthwise(s, x, 1, c, kernel, positions, normed, SEP_CONV)
+            return _depthwise(s, x, 5, c, kernel, positions, normed, SEP_CONV)
         case "dil_conv":
-            return _depthwise(s, x, path, 1, c, kernel, positions, normed, DIL_CONV)
-    return _transformer(s, x, path, c, positions) if op == "msa" else _squeeze_excite(s, x, path, c)
-
-
-_PARSED: dict[str, tuple[str, int]] = {}
+            return _depthwise(s, x, 1, c, kernel, positions, normed, DIL_CONV)
+    return _transformer(s, x, c, positions) if op == "msa" else _squeeze_excite(s, x, c)
 
 
 def _parsed(op: str) -> tuple[str, int]:
     """Family and kernel size of an operation: 'sep_conv_3x3' -> ('sep_conv', 3)."""
-    if op not in _PARSED:
-        family, _, kernel = op.rpartition("_")
-        _PARSED[op] = family, int(kernel.split("x")[0]) if kernel[:1].isdigit() else 0
-    return _PARSED[op]
+    family, _, kernel = op.rpartition("_")
+    return family, int(kernel.split("x")[0]) if kernel[:1].isdigit() else 0
 
 
 def _normed(s: Sketch, x: int, path: str, c: int, normed: bool) -> int:
@@ -119,9 +127,9 @@ def _conv(s: Sketch, x: int, path: str, shape: tuple[int, int, int, int], positi
     return _normed(s, s.layer(x, f"{path}.op.1", shape, positions), f"{path}.op.2", shape[0], normed)
 
 
-def _depthwise(s: Sketch, x: int, path: str, i: int, c: int, k: int, positions: int, normed: bool, op: int) -> int:
-    x = s.layer(x, f"{path}.op.{i}", (c, 1, k, k), positions, op=op)
-    return _normed(s, s.layer(x, f"{path}.op.{i + 1}", (c, c, 1, 1), positions), f"{path}.op.{i + 2}", c, normed)
+def _depthwise(s: Sketch, x: int, i: int, c: int, k: int, positions: int, normed: bool, op: int) -> int:
+    x = s.layer(x, f".op.{i}", (c, 1, k, k), positions, op=op)
+    return _normed(s, s.layer(x, f".op.{i + 1}", (c, c, 1, 1), positions), f".op.{i + 2}", c, normed)
 
 
 def _factorized_reduce(
@@ -132,20 +140,20 @@ def _factorized_reduce(
     return _normed(s, s.concat(halves, path), f"{path}.bn", shape[0], normed)
 
 
-def _transformer(s: Sketch, x: int, path: str, c: int, positions: int) -> int:
-    qkv = s.layer(s.norm(x, f"{path}.ln1", c, LN), f"{path}.to_qkv", (3 * c, c), positions)
-    attended = s.add(MSA, (qkv,), path, ".msa")
-    x = s.sum((x, s.layer(attended, f"{path}.to_out.0", (c, c), positions, bias=True)), path)
-    y = s.norm(x, f"{path}.ln2", c, LN)
+def _transformer(s: Sketch, x: int, c: int, positions: int) -> int:
+    qkv = s.layer(s.norm(x, ".ln1", c, LN), ".to_qkv", (3 * c, c), positions)
+    attended = s.add(MSA, (qkv,), "", ".msa")
+    x = s.sum((x, s.layer(attended, ".to_out.0", (c, c), positions, bias=True)), "")
+    y = s.norm(x, ".ln2", c, LN)
     for i in (0, 3):
-        y = s.layer(y, f"{path}.ff.net.{i}", (c, c), positions, bias=True)
-    return s.sum((x, y), path)
+        y = s.layer(y, f".ff.net.{i}", (c, c), positions, bias=True)
+    return s.sum((x, y), "")
 
 
-def _squeeze_excite(s: Sketch, x: int, path: str, c: int) -> int:
-    gate = s.layer(x, f"{path}.fc1", (c // 2, c), bias=True)
-    gate = s.layer(gate, f"{path}.fc2", (c, c // 2), bias=True)
-    return s.add(CSE, (x, gate), path, ".cse")
+def _squeeze_excite(s: Sketch, x: int, c: int) -> int:
+    gate = s.layer(x, ".fc1", (c // 2, c), bias=True)
+    gate = s.layer(gate, ".fc2", (c, c // 2), bias=True)
+    return s.add(CSE, (x, gate), "", ".cse")
 
 
 def _head(s: Sketch, g: Genotype, x: int, features: int, num_classes: int) -> None:
