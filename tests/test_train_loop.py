@@ -187,7 +187,7 @@ def test_shared_images(tmp_path: Path) -> None:
     def drawn(recipe: Recipe) -> list[torch.Tensor]:
         run = trainer(recipe, tmp_path)
         run._enter_stage(lambda message: None)
-        return [job.images for job in run._jobs()]
+        return [job.images for job in run._jobs([0, 1], [0, 1]).values()]
 
     first, second = drawn(tiny(shared_images=True))
     assert torch.equal(first, second)

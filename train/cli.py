@@ -18,6 +18,18 @@ Protocol: batches 1-4 train, but for the last 200 images of each class (2,000), 
 """
 
 
+TRAIN_EPILOG = """\
+example: ghn train smoke --data ~/cifar10 --out runs/smoke --set lr=3e-4 --set stages.0.steps=10
+
+Several processes, on one machine or more, are started by torchrun; they divide the networks of each meta-batch:
+  torchrun --nproc-per-node 2 --no-python ghn train RECIPE ...
+On CPUs give as many processes as cores. Processes of a machine take its GPUs in turn, and may share one. All of them
+read the image data; the first one reads and writes the folder of the run. The result depends on the number of parts
+that a meta-batch is divided into, which is the number of processes at the start or `--set parts=N`: with the same
+parts any number of processes, also after --resume, gives the same bits on the same kind of processor; with others the
+result differs by the rounding of sums."""
+
+
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands of this package to the `ghn` command."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -26,7 +38,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="train a GHN by a recipe",
         formatter_class=raw,
         description="Trains a GHN by a recipe; a killed run goes on with --resume, bit for bit as if never stopped.",
-        epilog="example: ghn train smoke --data ~/cifar10 --out runs/smoke --set lr=3e-4 --set stages.0.steps=10",
+        epilog=TRAIN_EPILOG,
     )
     train.add_argument("recipe", metavar="RECIPE", help="ghn2_cifar10, ghn2_cifar10_cpu or smoke")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a number of the recipe")
@@ -39,6 +51,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     train.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads per network (default: 1)")
     train.add_argument("--workers", type=int, default=1, metavar="N", help="networks that run at a time (default: 1)")
+    train.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:NUMBER (default: a GPU where there is one)")
     train.add_argument("--wandb", action="store_true", help="log to wandb too, offline, in --out")
     train.set_defaults(handler=run_train)
     data = subparsers.add_parser(
@@ -67,20 +80,23 @@ def run_train(args: argparse.Namespace) -> int:
     import torch
 
     from train import runs
+    from train.distributed import world
 
     torch.set_num_threads(args.threads)
     folder = args.out or Path("runs") / chosen.name
-    trainer = runs.prepare(
-        chosen,
-        folder,
-        args.set,
-        resume=args.resume,
-        init=args.init,
-        data=args.data,
-        corpus=args.corpus,
-        workers=args.workers,
-    )
-    runs.run(trainer, folder, wandb=args.wandb)
+    with world(args.device) as here:
+        trainer = runs.prepare(
+            chosen,
+            folder,
+            args.set,
+            resume=args.resume,
+            init=args.init,
+            data=args.data,
+            corpus=args.corpus,
+            workers=args.workers,
+            world=here,
+        )
+        runs.run(trainer, folder, wandb=args.wandb)
     return 0
 
 

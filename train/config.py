@@ -49,7 +49,10 @@ class Recipe:
     of one network's gradient with respect to its weights.
     ema: decay of the averaged weights, which are the ones evaluated and shipped. bf16: networks run in autocast.
     dropout: networks drop units as their modules say.
-    node_budget: nodes in one forward of the GHN; a larger meta-batch is run in parts, nothing is left out.
+    node_budget: nodes in one forward of the GHN; a larger meta-batch is run in pieces, nothing is left out.
+    parts: into how many parts of equal cost a meta-batch is divided; processes take whole parts. The GHN runs once for
+    each, and their gradients are added in order, so that the result depends on this number but not on the processes'.
+    None becomes the number of processes that the run is started with.
     shared_images: all networks of a meta-batch see the same images.
     val_networks, val_images: the fixed held-out handful that is scored every `val_every` steps.
     save_every: steps between checkpoints, of which the last `keep` stay.
@@ -73,6 +76,7 @@ class Recipe:
     bf16: bool = False
     dropout: bool = True
     node_budget: int = 2200
+    parts: int | None = None
     shared_images: bool = False
     val_networks: int = 8
     val_images: int = 500
@@ -94,6 +98,8 @@ class Recipe:
             _at_least(self, name, 1)
         for name in ("lr", "weight_decay", "warmup", "clip", "lr_floor", "val_networks", "val_images", "seed"):
             _at_least(self, name, 0)
+        if self.parts is not None:
+            _at_least(self, "parts", 1)
 
     @property
     def steps(self) -> int:

@@ -1,21 +1,21 @@
 """The training loop: a GHN learns to predict weights with which networks classify images.
 
-Every draw of a step (networks, images, dropout) comes from (seed, step) alone. A checkpoint therefore needs no state
-of any random generator, and a resumed run does bit for bit what the uninterrupted one does.
+Every draw of a step (networks, images, dropout) comes from (seed, step, place in the meta-batch) alone, and sums are
+taken in an order that the recipe decides. A resumed run therefore does bit for bit what the uninterrupted one does,
+and a run of several processes what one process does.
 """
 
 import copy
+import hashlib
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deepnets_gen.corpus import Corpus
 from ghn.errors import CheckpointError
@@ -23,12 +23,13 @@ from ghn.model import GHN, GHNConfig
 from train import checkpoint
 from train.config import Recipe, Stage
 from train.data import Images
+from train.distributed import ALONE, World, balanced
 from train.log import Log, Row
 from train.optim import lr_at, make_optimiser, optimiser_tensors, restore_optimiser, update_average
 from train.sampler import Pool, PoolSpec, build_pool
+from train.seeds import DROPOUT, IMAGES, INITIAL, generator_for, mixed, seeded
 from train.step import Job, accuracy, meta_gradient
 
-INITIAL, IMAGES, DROPOUT = range(3)  # what a generator is for
 VAL_BATCH = 100
 
 
@@ -51,7 +52,9 @@ class Trainer:
     train, val: images at any size. checkpoints: folder of the run's state. corpus: the networks to train on; without
     one they are drawn from the train split.
     workers: networks of a meta-batch that run at a time, each in a thread of its own; the result does not depend on
-    it. With dropout they run one after another, because they draw from one generator.
+    it. With dropout they run one after another, because all threads draw from one generator.
+    world: the processes that share the run; the result depends on the recipe's `parts`, not on how many they are. The
+    first one alone writes checkpoints. All must be given the same recipe and images.
     """
 
     def __init__(
@@ -62,15 +65,18 @@ class Trainer:
         checkpoints: Path,
         workers: int = 1,
         corpus: Corpus | None = None,
+        world: World = ALONE,
     ) -> None:
-        self.recipe = recipe
+        self.recipe = recipe = replace(recipe, parts=recipe.parts or world.size)
+        self.world = world
         self.counts = Counts()
         self.checkpoints = checkpoints
         self._images = (train, val)
         self._corpus = corpus
         self._stage_index = -1
-        with _seeded(recipe.seed, 0, INITIAL):
+        with seeded(mixed(recipe.seed, 0, INITIAL)):
             self.ghn = GHN(GHNConfig.from_dict(GHNConfig(num_classes=len(train.classes)).to_dict() | dict(recipe.ghn)))
+        self.ghn.to(world.device)
         self.average = copy.deepcopy(self.ghn).eval().requires_grad_(False)
         self.optimiser = make_optimiser(self.ghn, recipe)
         self._map = ThreadPoolExecutor(workers).map if workers > 1 and not recipe.dropout else map
@@ -87,7 +93,9 @@ class Trainer:
             log.write(replace(row, val_accuracy=val, seconds=self.counts.seconds))
             improved = self._improved(val)
             if improved or done % self.recipe.save_every == 0 or done == self.recipe.steps:
-                self.save(best=improved)
+                self._agree_on_weights()
+                if self.world.first:
+                    self.save(best=improved)
 
     def _improved(self, val: float | None) -> bool:
         """Whether this is the best validation accuracy of the stage so far; if so, it is noted."""
@@ -151,7 +159,8 @@ class Trainer:
         if recipe.val_networks:
             self._val_pool = self._pool("val", recipe.val_networks, report)
             held_out = val.take(torch.arange(min(recipe.val_images, len(val)))).resized(stage.image_size)
-            self._val_batches = list(held_out.batches(VAL_BATCH))
+            device = self.world.device
+            self._val_batches = [(x.to(device), y.to(device)) for x, y in held_out.batches(VAL_BATCH)]
 
     def _pool(self, split: str, size: int, report: Callable[[str], None]) -> Pool:
         spec = PoolSpec.of(self.recipe, self._stage, split, size, self.ghn.config.num_classes)
@@ -161,23 +170,26 @@ class Trainer:
             spec, corpus, lambda n: report(f"{split} networks: {n} of {size}") if n % every == 0 else None
         )
         report(f"{split} networks: {pool.funnel}")
+        self.world.agree(f"the {split} networks", str(pool.funnel))
         return pool
 
     def _step(self) -> Row:
         """One meta-batch: gradient, clipping, update, average."""
         counts, recipe = self.counts, self.recipe
         lr = lr_at(recipe, counts.step)
-        jobs = self._jobs()
-        with _seeded(recipe.seed, counts.step, DROPOUT):
-            result = meta_gradient(
-                self.ghn,
-                jobs,
-                budget=recipe.node_budget,
-                smoothing=recipe.label_smoothing,
-                bf16=recipe.bf16,
-                clip_network=recipe.clip_network,
-                run=self._map,
-            )
+        indices = self._train_pool.drawn(counts.networks_drawn, self._stage.networks)
+        parts = self._parts(indices)
+        result = meta_gradient(
+            self.ghn,
+            self._jobs(indices, [place for number in self.world.mine(len(parts)) for place in parts[number]]),
+            budget=recipe.node_budget,
+            smoothing=recipe.label_smoothing,
+            bf16=recipe.bf16,
+            clip_network=recipe.clip_network,
+            run=self._map,
+            parts=parts,
+            world=self.world,
+        )
         norm = nn.utils.clip_grad_norm_(self.ghn.parameters(), recipe.clip).item()
         if result.networks and math.isfinite(norm):
             for group in self.optimiser.param_groups:
@@ -186,7 +198,7 @@ class Trainer:
             update_average(self.average, self.ghn, recipe.ema, counts.step)
         else:
             counts.steps_skipped += 1
-        counts.networks_drawn += len(jobs)
+        counts.networks_drawn += len(indices)
         counts.networks_skipped += result.skipped
         counts.step += 1
         return Row(
@@ -201,44 +213,47 @@ class Trainer:
             skipped_steps=counts.steps_skipped,
         )
 
-    def _jobs(self) -> list[Job]:
-        stage, generator = self._stage, generator_for(self.recipe.seed, self.counts.step, IMAGES)
-        indices = self._train_pool.drawn(self.counts.networks_drawn, stage.networks)
-        shared = self._train_images.draw(stage.images, generator) if self.recipe.shared_images else None
-        return [
-            Job(
-                self._train_pool.graph(index),
-                self._train_pool.module(index).train(self.recipe.dropout),
-                *(shared or self._train_images.draw(stage.images, generator)),
+    def _parts(self, indices: Sequence[int]) -> list[list[int]]:
+        """Places of a meta-batch of these networks, divided into the recipe's number of parts."""
+        costs = [self._train_pool.cost(index, self._stage.images) for index in indices]
+        return balanced(costs, self.recipe.parts or 1)
+
+    def _jobs(self, indices: Sequence[int], places: Sequence[int]) -> dict[int, Job]:
+        """The jobs at these places of a meta-batch of the pool's networks `indices`."""
+        recipe, step, pool = self.recipe, self.counts.step, self._train_pool
+        shared = self._drawn(0) if recipe.shared_images else None
+        return {
+            place: Job(
+                pool.graph(indices[place]),
+                pool.module(indices[place]).train(recipe.dropout),
+                *(shared or self._drawn(place)),
+                seed=mixed(recipe.seed, step, DROPOUT, place) if recipe.dropout else None,
             )
-            for index in indices
-        ]
+            for place in places
+        }
+
+    def _drawn(self, place: int) -> tuple[Tensor, Tensor]:
+        """Images and labels of the network at this place of the meta-batch."""
+        draw = generator_for(self.recipe.seed, self.counts.step, IMAGES, place)
+        images, labels = self._train_images.draw(self._stage.images, draw)
+        return images.to(self.world.device), labels.to(self.world.device)
 
     def _validate(self) -> float | None:
         """Mean top-1 of the averaged GHN on the held-out networks and images; None between the measurements."""
-        done = self.counts.step
+        done, world = self.counts.step, self.world
         if not self.recipe.val_networks or (done % self.recipe.val_every and done != self.recipe.steps):
             return None
         pool = self._val_pool
-        scores = [
-            accuracy(self.average, pool.graph(index), pool.module(index), self._val_batches)
-            for index in range(len(pool.genotypes))
-        ]
-        return sum(scores) / len(scores)
+        parts = balanced([pool.cost(index, self.recipe.val_images) for index in range(len(pool.genotypes))], world.size)
+        scores = torch.zeros(len(pool.genotypes), dtype=torch.float64)
+        for index in (index for number in world.mine(len(parts)) for index in parts[number]):
+            scores[index] = accuracy(self.average, pool.graph(index), pool.module(index), self._val_batches)
+        return sum(world.merged(scores).tolist()) / len(scores)
 
-
-def generator_for(seed: int, step: int, purpose: int) -> torch.Generator:
-    """A generator that depends on these three numbers alone."""
-    return torch.Generator().manual_seed(_mixed(seed, step, purpose))
-
-
-@contextmanager
-def _seeded(seed: int, step: int, purpose: int) -> Generator[None]:
-    """Within it, torch's own generator (dropout, initialisation) depends on these numbers alone; restored after."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_mixed(seed, step, purpose))
-        yield
-
-
-def _mixed(seed: int, step: int, purpose: int) -> int:
-    return int(np.random.SeedSequence([seed, step, purpose]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    def _agree_on_weights(self) -> None:
+        """Raises WorldError where processes have drifted apart, as unlike processors may let them."""
+        if self.world.size > 1:
+            digest = hashlib.sha256()
+            for value in self.ghn.state_dict().values():
+                digest.update(value.cpu().numpy().tobytes())
+            self.world.agree(f"the weights after step {self.counts.step}", digest.hexdigest()[:12])

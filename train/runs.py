@@ -17,6 +17,7 @@ from ghn.model import GHN, GHNConfig
 from train import checkpoint
 from train.config import Recipe, RecipeError
 from train.data import CIFAR10, CLASSES, load
+from train.distributed import ALONE, World
 from train.log import CSVLog, Log, Progress, WandbLog, draw_curves
 from train.loop import Trainer
 
@@ -33,35 +34,50 @@ def prepare(
     data: Path | None = None,
     corpus: Path | None = None,
     workers: int = 1,
+    world: World = ALONE,
 ) -> Trainer:
     """The trainer of a run in `folder`, fresh or where its latest checkpoint left it.
 
     A resumed run keeps the recipe that it was started with, after `changes`. A fresh one refuses a folder in use.
+    world: the processes that share the run. The first one alone reads and writes the folder.
     """
+    recipe, saved = world.from_first(lambda: _start(recipe, folder, changes, resume=resume, init=init))
+    images, held_out = load("train", data), load("val", data)
+    trainer = Trainer(
+        recipe, images, held_out, folder / CHECKPOINTS, workers, Corpus(corpus) if corpus else None, world
+    )
+    if saved and resume:
+        trainer.restore(saved)
+    elif saved:
+        trainer.start_from(saved)
+    if world.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "recipe.json", json.dumps(trainer.recipe.to_dict(), indent=1).encode())
+    return trainer
+
+
+def _start(
+    recipe: Recipe, folder: Path, changes: Sequence[str], *, resume: bool, init: Path | None
+) -> tuple[Recipe, checkpoint.Checkpoint | None]:
+    """The recipe that is followed, and the checkpoint that is gone on with or begun from."""
     checkpoints = folder / CHECKPOINTS
-    saved = None
     if resume:
         saved = checkpoint.load(checkpoint.latest(checkpoints))
         if saved.state["recipe"]["name"] != recipe.name:
             raise RecipeError(
                 f"the run in {folder} is of recipe {saved.state['recipe']['name']!r}, not {recipe.name!r}"
             )
-        recipe = Recipe.from_dict(saved.state["recipe"]).changed(changes)
-    elif (checkpoints / checkpoint.LATEST).exists():
+        return Recipe.from_dict(saved.state["recipe"]).changed(changes), saved
+    if (checkpoints / checkpoint.LATEST).exists():
         raise CheckpointError(f"{folder} already holds a run; go on with it by --resume, or choose another --out")
-    images, held_out = load("train", data), load("val", data)
-    trainer = Trainer(recipe, images, held_out, checkpoints, workers, Corpus(corpus) if corpus else None)
-    if saved:
-        trainer.restore(saved)
-    elif init:
-        trainer.start_from(checkpoint.load(checkpoint.latest(init / CHECKPOINTS)))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "recipe.json", json.dumps(recipe.to_dict(), indent=1).encode())
-    return trainer
+    return recipe, checkpoint.load(checkpoint.latest(init / CHECKPOINTS)) if init else None
 
 
 def run(trainer: Trainer, folder: Path, *, wandb: bool = False) -> None:
-    """Trains to the end, logging into `folder`, and draws the curves."""
+    """Trains to the end, logging into `folder`, and draws the curves. Only the first process of a world writes."""
+    if not trainer.world.first:
+        trainer.run(Log())
+        return
     recipe, step = trainer.recipe, trainer.counts.step
     table = folder / "log.csv"
     sinks = [CSVLog(table, step), Progress(step, recipe.steps)]

@@ -23,6 +23,7 @@ from train.fast import quicken
 RECORDED_CLASSES = 10  # DeepNets-1M records parameter counts for 10 classes, and draws widths by them
 _ENDLESS = 10**12
 _GIVE_UP = 200  # candidates per accepted network before the limits count as impossible
+_NODE = 8 * 10**6  # multiply-adds that take as long as what a node costs in the GHN and in function calls, on a CPU
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Pool:
         places = (divmod(place, size) for place in range(position, position + number))
         return [int(_order(self.spec.seed, epoch, size)[offset]) for epoch, offset in places]
 
+    def cost(self, index: int, images: int) -> int:
+        """What the network costs with this many images, in multiply-adds forward: to balance, not to tell the time."""
+        nodes, macs = _size(self.genotypes[index], self.spec.num_classes, self.spec.image_size)
+        return nodes * _NODE + macs * images
+
     def graph(self, index: int) -> ArchGraph:
         """The network's graph."""
         return _graph(self.genotypes[index], self.spec.num_classes, self.spec.image_size)
@@ -75,6 +81,12 @@ class Pool:
 @lru_cache(maxsize=8)
 def _order(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(size)
+
+
+@lru_cache(maxsize=1 << 17)
+def _size(genotype: Any, num_classes: int, image_size: int) -> tuple[int, int]:
+    sketch = deepnets_gen.sketch(genotype, num_classes, image_size)
+    return len(sketch), sketch.macs
 
 
 @lru_cache(maxsize=4096)

@@ -3,9 +3,13 @@
 The GHN's output is cut off from its graph, each network is differentiated with respect to its own predicted weights
 (which frees its activations at once), and the weights' gradients then go through the GHN together. By the chain
 rule this is the gradient of the mean loss, at the memory of one network.
+
+A meta-batch may be divided into parts, which several processes take: each part has GHN forwards and a gradient of its
+own, and the gradients are added in the order of the parts. Which process calculated which part changes no bit.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,25 +20,32 @@ from ghn.assign import functional
 from ghn.graph import ArchGraph
 from ghn.model import GHN
 from ghn.primitives import Primitive
+from train.distributed import ALONE, World
 from train.sampler import chunks
+from train.seeds import seeded
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One network of a meta-batch and what it sees. images: (B, 3, s, s) normalised. labels: (B,)."""
+    """One network of a meta-batch and what it sees. images: (B, 3, s, s) normalised. labels: (B,).
+
+    seed: of what it draws (dropout); None where it draws nothing.
+    """
 
     graph: ArchGraph
     module: nn.Module
     images: Tensor
     labels: Tensor
+    seed: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """How one network did. gradients: of its weights; None where the loss or a gradient was not finite."""
+    """How one network did on its images. gradients: of its weights; None where these or the loss are not finite."""
 
     loss: float
     correct: int
+    images: int
     gradients: tuple[Tensor | None, ...] | None
 
 
@@ -50,42 +61,72 @@ class MetaStep:
 
 def meta_gradient(
     ghn: GHN,
-    jobs: Sequence[Job],
+    jobs: Sequence[Job] | Mapping[int, Job],
     *,
     budget: int,
     smoothing: float = 0.0,
     bf16: bool = False,
     clip_network: float | None = None,
     run: Callable[..., Iterable[Trial]] = map,
+    parts: Sequence[Sequence[int]] | None = None,
+    world: World = ALONE,
 ) -> MetaStep:
     """Leaves in the GHN's `.grad` the gradient of the mean cross-entropy over the networks with finite results.
 
     clip_network: largest norm of one network's gradient with respect to its weights; longer ones are shortened, so
     that a single exploding network does not decide the step.
     run: `map`, or that of a thread pool: the networks are independent, and the result is the same bit for bit.
+    parts: which places of the meta-batch are calculated together, and by which process of the world; all of them by
+    default. A process needs only the jobs of its own parts. All processes are left with the same gradient and result.
     """
     ghn.zero_grad(set_to_none=True)
-    if len({id(job.module) for job in jobs}) < len(jobs):
-        run = map  # a module lends itself to one set of weights at a time
-    trials: list[Trial] = []
-    for part in chunks([job.graph for job in jobs], budget):
-        here = jobs[part]
-        predicted = ghn(ghn.collate([job.graph for job in here]))
-        arguments = [(job, w, smoothing, bf16, clip_network) for job, w in zip(here, predicted, strict=True)]
-        results = list(run(lambda each: try_network(*each), arguments))
-        _backward(predicted, results)
-        trials += results
-    counted = [(job, trial) for job, trial in zip(jobs, trials, strict=True) if trial.gradients is not None]
-    for parameter in ghn.parameters():
-        if parameter.grad is not None and counted:
-            parameter.grad /= len(counted)
-    seen = sum(len(job.labels) for job, _ in counted)
-    return MetaStep(
-        loss=sum(trial.loss for _, trial in counted) / len(counted) if counted else float("nan"),
-        accuracy=sum(trial.correct for _, trial in counted) / seen if counted else float("nan"),
-        networks=len(counted),
-        skipped=len(jobs) - len(counted),
-    )
+    parts = [range(len(jobs))] if parts is None else parts
+    tally = _Tally(sum(map(len, parts)), len(list(ghn.parameters())))
+    flats = []
+    for part in (parts[number] for number in world.mine(len(parts))):
+        trials: list[Trial] = []
+        for piece in chunks([jobs[place].graph for place in part], budget):
+            here = [jobs[place] for place in part[piece]]
+            predicted = ghn(ghn.collate([job.graph for job in here]))
+            arguments = [(job, w, smoothing, bf16, clip_network) for job, w in zip(here, predicted, strict=True)]
+            distinct = len({id(job.module) for job in here}) == len(here)  # a module holds one set of weights at a time
+            results = list((run if distinct else map)(lambda each: try_network(*each), arguments))
+            _backward(predicted, results)
+            trials += results
+        tally.note(part, trials, ghn)
+        flats.append(_taken_gradient(ghn))
+    result, present = tally.result(world)
+    if result.networks:
+        length = sum(p.numel() for p in ghn.parameters())
+        total = world.ordered_sum(len(parts), length, flats).div_(result.networks)
+        for parameter, gradient, wanted in zip(ghn.parameters(), _cut(total, ghn), present, strict=True):
+            parameter.grad = gradient if wanted else None
+    return result
+
+
+class _Tally:
+    """How the networks of a meta-batch did, and which parameters have a gradient: one vector that processes merge."""
+
+    def __init__(self, networks: int, parameters: int) -> None:
+        self._vector = torch.zeros(networks * 4 + parameters, dtype=torch.float64)
+        self._rows, self._present = self._vector[: networks * 4].view(networks, 4), self._vector[networks * 4 :]
+
+    def note(self, places: Sequence[int], trials: Sequence[Trial], ghn: GHN) -> None:
+        """Enters the trials at these places and the gradients that they have left in the GHN."""
+        for place, trial in zip(places, trials, strict=True):
+            if trial.gradients is not None:
+                self._rows[place] = torch.tensor([1, trial.loss, trial.correct, trial.images], dtype=torch.float64)
+        for index, parameter in enumerate(ghn.parameters()):
+            self._present[index] += parameter.grad is not None
+
+    def result(self, world: World) -> tuple[MetaStep, list[bool]]:
+        """The means over the networks of all processes, and for each parameter whether any of them has a gradient."""
+        world.merged(self._vector)
+        rows = [row for row in self._rows.tolist() if row[0]]
+        counted = len(rows)
+        loss = sum(row[1] for row in rows) / counted if counted else float("nan")
+        accuracy = sum(row[2] for row in rows) / sum(row[3] for row in rows) if counted else float("nan")
+        return MetaStep(loss, accuracy, counted, len(self._rows) - counted), [n > 0 for n in self._present.tolist()]
 
 
 def try_network(
@@ -93,22 +134,24 @@ def try_network(
 ) -> Trial:
     """Loss of one network with the predicted weights and its gradient with respect to each of them, in their order."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+    device = job.images.device
     # The CPU's bfloat16 attention is five times slower than its float32 one.
-    attention = bool((job.graph.ops == Primitive.MSA).any())
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16 and not attention):
+    slow = device.type == "cpu" and bool((job.graph.ops == Primitive.MSA).any())
+    draws = nullcontext() if job.seed is None else seeded(job.seed, device)
+    with draws, torch.autocast(device.type, torch.bfloat16, enabled=bf16 and not slow):
         logits = functional(job.module, leaves, job.images)
     loss = F.cross_entropy(logits.float(), job.labels, label_smoothing=smoothing)
     correct = int((logits.argmax(1) == job.labels).sum())
     if not torch.isfinite(loss):
-        return Trial(float("nan"), 0, None)
+        return Trial(float("nan"), 0, len(job.labels), None)
     gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     present = [g for g in gradients if g is not None]
     norm = nn.utils.get_total_norm(present)
     if not torch.isfinite(norm):
-        return Trial(float("nan"), 0, None)
+        return Trial(float("nan"), 0, len(job.labels), None)
     if clip is not None and norm > clip:
         torch._foreach_mul_(present, clip / norm)
-    return Trial(loss.item(), correct, gradients)
+    return Trial(loss.item(), correct, len(job.labels), gradients)
 
 
 def _backward(predicted: Sequence[Mapping[str, Tensor]], trials: Sequence[Trial]) -> None:
@@ -123,6 +166,19 @@ def _backward(predicted: Sequence[Mapping[str, Tensor]], trials: Sequence[Trial]
     if pairs:
         weights, gradients = zip(*pairs, strict=True)
         torch.autograd.backward(weights, gradients)
+
+
+def _taken_gradient(ghn: GHN) -> Tensor:
+    """(P,) gradient of all parameters in their order, zeros where there is none; taken out of the GHN."""
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in ghn.parameters()]
+    ghn.zero_grad(set_to_none=True)
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _cut(flat: Tensor, ghn: GHN) -> Iterator[Tensor]:
+    """Views of (P,) numbers in the shapes of the parameters, in their order."""
+    pieces = flat.split([p.numel() for p in ghn.parameters()])
+    return (piece.view(p.shape) for piece, p in zip(pieces, ghn.parameters(), strict=True))
 
 
 @torch.no_grad()
