@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from train.data import Images
 
 DEFAULT = "ghn2-cifar10"
-TASKS = ("val", "test", "wide", "deep", "dense", "bnfree", "search")
+# Splits of image classifiers that nothing trains on, told without importing them.
+TASKS = (
+    *("val", "test", "wide", "deep", "dense", "bnfree", "search"),
+    *("predefined", "vit", "mobile", "nasbench201"),
+)
 
 
 def register(commands: Any) -> None:
@@ -139,7 +143,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     if out:
         write(out, (json.dumps(record, indent=1) + "\n").encode())
     if args.record:
-        _record(args.checkpoint, f"{args.count} networks of {args.split}", images, str(summary))
+        _record(args.checkpoint, f"{len(results)} networks of {args.split}", images, str(summary))
     print(json.dumps(record) if args.json else f"{args.split}, {len(images):,} images of {images.side} px: {summary}")
     return 0
 
