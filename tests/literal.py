@@ -5,6 +5,7 @@ straightforward implementation that benchmarks compare with. It shares only the 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def shortest_paths(graph: ArchGraph) -> list[dict[int, int]]:
 
 def node_states(model: GHN, graph: ArchGraph) -> Tensor:
     """(N, d): forward then backward sweep in place, one node at a time (ghn_spec section 5)."""
-    states = list(_embed(model, graph))
+    states = embed(model, graph)
     cutoff = model.config.cutoff
     ancestors = [{u: s for u, s in d.items() if s <= cutoff} for d in shortest_paths(graph)]
     descendants: list[dict[int, int]] = [{} for _ in states]
@@ -43,7 +44,8 @@ def node_states(model: GHN, graph: ArchGraph) -> Tensor:
     return model.ln(torch.stack(states))
 
 
-def _embed(model: GHN, graph: ArchGraph) -> list[Tensor]:
+def embed(model: GHN, graph: ArchGraph) -> list[Tensor]:
+    """(d,) state of each node before propagation."""
     encoder = model.shape_enc
     x0 = []
     for op, shape in zip(graph.ops.tolist(), graph.shapes.tolist(), strict=True):
@@ -67,21 +69,32 @@ def _update(model: GHN, states: list[Tensor], v: int, near: dict[int, int]) -> T
 def predict(model: GHN, graph: ArchGraph) -> dict[str, Tensor]:
     """Parameter name -> tensor, each decoded by itself in the largest shape, then cut, repeated and scaled."""
     states = node_states(model, graph)
-    return {slot.fqn: _parameter(model, states[slot.node], slot) for slot in graph.slots}
+    return {slot.fqn: parameter(model, states[slot.node], slot) for slot in graph.slots}
 
 
-def _parameter(model: GHN, z: Tensor, slot: ParamSlot) -> Tensor:
+def kernel(model: GHN, z: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(out, in, S, S) in the decoder's largest size, whatever the shape asked for."""
+    out, inp, size, _ = model.config.max_shape
+    decoder = model.decoder
+    x = decoder.fc(z[None]).relu().view(1, -1, size, size)
+    return decoder.conv(x).view(out, inp, size, size)
+
+
+def parameter(
+    model: GHN, z: Tensor, slot: ParamSlot, kernel: Callable[[GHN, Tensor, tuple[int, ...]], Tensor] = kernel
+) -> Tensor:
+    """The slot's tensor from the state of its node. kernel: decodes a weight of this shape, before it is tiled."""
     norm = model.config.weight_norm
     if slot.role is Role.CLASSIFIER_WEIGHT:
-        full = _kernel(model, z)[:, :, :1, :1]
+        full = kernel(model, z, (1, 1, 1, 1))[:, :, :1, :1]
         predictor = model.decoder.class_layer_predictor[1]
         full = F.conv2d(F.relu(full).permute(1, 0, 2, 3), predictor.weight, predictor.bias)
         full = full.permute(1, 0, 2, 3)
         return _repeat(full, slot.shape) * (_gain(slot.shape) if norm else 1)
     if slot.role is Role.WEIGHT:
-        return _repeat(_kernel(model, z), slot.shape) * (_gain(slot.shape) if norm else 1)
+        return _repeat(kernel(model, z, slot.shape), slot.shape) * (_gain(slot.shape) if norm else 1)
     if slot.role is Role.POSITION:
-        return _position(_kernel(model, z), slot.shape)
+        return _position(kernel(model, z, slot.shape), slot.shape)
     rows = model.decoder_1d(z[None])[0]
     if slot.role is Role.CLASSIFIER_BIAS:
         rows = model.bias_class(rows)
@@ -90,13 +103,6 @@ def _parameter(model: GHN, z: Tensor, slot: ParamSlot) -> Tensor:
     if norm:
         vector = 2 * torch.sigmoid(vector / 2) if multiplies else torch.tanh(0.2 * vector)
     return vector[torch.arange(slot.numel) % len(vector)].view(slot.shape)
-
-
-def _kernel(model: GHN, z: Tensor) -> Tensor:
-    out, inp, size, _ = model.config.max_shape
-    decoder = model.decoder
-    x = decoder.fc(z[None]).relu().view(1, -1, size, size)
-    return decoder.conv(x).view(out, inp, size, size)
 
 
 def _repeat(full: Tensor, shape: tuple[int, ...]) -> Tensor:
