@@ -15,7 +15,7 @@ ALONE = {
     "timm": {"ghn/adapters/zoo.py"},
     "transformers": {"ghn/adapters/zoo.py"},
     "wandb": {"train/log.py"},
-    "pyarrow": {"train/data.py", "deepnets_gen/export.py"},
+    "pyarrow": {"train/cifar.py", "deepnets_gen/export.py"},
     "h5py": {"deepnets_gen/official.py"},
     "torch_geometric": {"ghn/adapters/pyg.py"},
     "matplotlib": {"train/log.py", "deepnets_gen/plots.py"},

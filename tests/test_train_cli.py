@@ -62,7 +62,7 @@ def test_train_then_resume_with_more_steps(tmp_path: Path) -> None:
         (["smoke", "--threads", "0"], GHNError, "at least 1"),
         (["smoke", "--resume", "--init", "x"], GHNError, "one of them"),
         (["smoke", "--resume"], CheckpointError, "nothing to resume"),
-        (["smoke", "--data", "nowhere"], DataError, "no CIFAR-10 batches in nowhere"),
+        (["smoke", "--data", "nowhere"], DataError, "no images in nowhere"),
     ],
 )
 def test_mistakes(

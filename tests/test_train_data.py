@@ -1,7 +1,9 @@
-"""Images: the protocol, reading both layouts, area averaging and augmentation against slow oracles."""
+"""CIFAR-10: the protocol, reading every form, area averaging and augmentation against slow oracles."""
 
 import json
 import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pickles import python2_batch
 from PIL import Image
 
 from ghn.errors import DataError
-from train import data
-from train.data import Images, augment, find, load, load_sample
+from train import cifar, data
+from train.augment import shifted
+from train.cifar import Cifar10
+from train.data import Images, find, load, load_sample
 from train.make_sample import choose
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
@@ -32,7 +37,7 @@ def test_sample_is_balanced_and_mixed() -> None:
     assert sample.pixels.shape == (1000, 3, 32, 32)
     assert sample.labels.bincount().tolist() == [100] * 10
     assert all(len(part.unique()) >= 8 for part in sample.labels.split(64)[:-1])
-    assert data.SAMPLE.stat().st_size < 2_000_000
+    assert cifar.SAMPLE.stat().st_size < 2_000_000
 
 
 @needs_full
@@ -51,26 +56,71 @@ def test_validation_images_of_the_full_set() -> None:
 
 def test_held_out_images_are_the_last_of_each_class() -> None:
     labels = torch.randint(0, 10, (5000,), generator=torch.Generator().manual_seed(0))
-    mask = data._held_out(labels)
+    mask = cifar._held_out(labels)
     for label in range(10):
         places = torch.nonzero(labels == label).flatten()
         assert torch.nonzero(mask & (labels == label)).flatten().tolist() == places[-200:].tolist()
 
 
-def test_binary_layout_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "PER_BATCH", 20)
-    monkeypatch.setattr(data, "HELD_OUT_PER_CLASS", 1)
+@pytest.fixture
+def batches_of_20(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar, "PER_BATCH", 20)
+    monkeypatch.setattr(cifar, "HELD_OUT_PER_CLASS", 1)
+
+
+def write_binary(path: Path, given: Images) -> None:
+    rows = np.concatenate([given.labels.numpy()[:, None], given.pixels.numpy().reshape(len(given), -1)], axis=1)
+    rows.astype(np.uint8).tofile(path.with_suffix(".bin"))
+
+
+def write_python(path: Path, given: Images) -> None:
+    path.write_bytes(python2_batch(given.pixels.numpy(), given.labels.tolist()))
+
+
+def write_again(path: Path, given: Images) -> None:
+    """As somebody with Python 3 would write the batch."""
+    path.write_bytes(
+        pickle.dumps({"data": given.pixels.numpy().reshape(len(given), -1), "labels": given.labels.tolist()}, 4)
+    )
+
+
+@pytest.mark.usefixtures("batches_of_20")
+@pytest.mark.parametrize("write", [write_binary, write_python, write_again])
+def test_every_form_reads_the_same(tmp_path: Path, write: Callable[[Path, Images], None]) -> None:
     given = images()
+    folder = tmp_path / "cifar-10-batches-py"  # the parent may be named, too
+    folder.mkdir()
     for number in range(1, 6):
-        rows = np.concatenate([given.labels.numpy()[:, None], given.pixels.numpy().reshape(20, -1)], axis=1)
-        rows.astype(np.uint8).tofile(tmp_path / f"data_batch_{number}.bin")
-    read = load("test", tmp_path)
-    assert torch.equal(read.pixels, given.pixels)
-    assert torch.equal(read.labels, given.labels)
+        write(folder / f"data_batch_{number}", given)
+    for where in (tmp_path, folder):
+        read = load("test", where)
+        assert torch.equal(read.pixels, given.pixels)  # ty: ignore
+        assert torch.equal(read.labels, given.labels)
     assert len(load("val", tmp_path)) == 10
     assert len(load("train", tmp_path)) == 70
-    (tmp_path / "data_batch_5.bin").write_bytes(b"short")
-    with pytest.raises(DataError, match="has 5 bytes"):
+    last = max(folder.iterdir())
+    last.write_bytes(last.read_bytes()[:-5])
+    with pytest.raises(DataError, match=r"data_batch_5.*copy it again"):
+        load("test", tmp_path)
+
+
+@pytest.mark.usefixtures("batches_of_20")
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"labels": [1]}, "'data'"),
+        ([1, 2], "AttributeError"),
+        ({"data": np.zeros((20, 3072)), "labels": [1] * 20}, "float64"),
+        ({"data": np.zeros((20, 3072), np.uint8), "labels": ["a"] * 20}, "labels of type"),
+        ({"data": np.zeros((20, 3071), np.uint8), "labels": [1] * 20}, "reshape"),
+        ({"data": np.zeros((20, 3072), np.uint8), "labels": [1] * 19}, "20 images and 19 labels"),
+        ({"data": np.zeros((20, 3072), np.uint8), "labels": [10] * 20}, "labels reach 10"),
+    ],
+)
+def test_other_pickles_are_no_batches(tmp_path: Path, batch: object, message: str) -> None:
+    for number in range(1, 6):
+        (tmp_path / f"data_batch_{number}").write_bytes(pickle.dumps(batch, 4))
+    with pytest.raises(DataError, match=message):
         load("test", tmp_path)
 
 
@@ -79,10 +129,10 @@ def test_missing_set_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(DataError, match="GHN_DATA"):
         find()
     monkeypatch.setenv(data.ENV, str(tmp_path))
-    with pytest.raises(DataError, match="no CIFAR-10 batches in"):
+    with pytest.raises(DataError, match="no images in"):
         find()
     (tmp_path / "batch_1.parquet").write_bytes(b"not parquet")
-    assert find() == tmp_path
+    assert find() == Cifar10(tmp_path, "parquet")
     with pytest.raises(DataError, match="cannot be read"):
         load("train")
     with pytest.raises(DataError, match="no split 'all'"):
@@ -92,8 +142,8 @@ def test_missing_set_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_damaged_sample_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = tmp_path / "sample.webp"
     Image.new("RGB", (1280, 800)).save(picture, "PNG")
-    picture.with_suffix(".json").write_text(data.SAMPLE.with_suffix(".json").read_text())
-    monkeypatch.setattr(data, "SAMPLE", picture)
+    picture.with_suffix(".json").write_text(cifar.SAMPLE.with_suffix(".json").read_text())
+    monkeypatch.setattr(cifar, "SAMPLE", picture)
     with pytest.raises(DataError, match="checksum"):
         load_sample()
     picture.write_bytes(b"RIFF")
@@ -123,7 +173,7 @@ def test_resizing_up_is_refused() -> None:
 def test_augmented_images_are_shifted_or_mirrored_originals(seed: int, side: int) -> None:
     given_images = images(4, side).pixels
     pad = side // 8
-    changed = augment(given_images, torch.Generator().manual_seed(seed))
+    changed = shifted(given_images, torch.Generator().manual_seed(seed))
     for before, after in zip(given_images, changed, strict=True):
         padded = torch.nn.functional.pad(before, (pad, pad, pad, pad))
         crops = [padded[:, y : y + side, x : x + side] for y in range(2 * pad + 1) for x in range(2 * pad + 1)]
@@ -133,7 +183,7 @@ def test_augmented_images_are_shifted_or_mirrored_originals(seed: int, side: int
 def test_augmentation_reaches_every_shift_and_both_mirrorings() -> None:
     corner = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     corner[:, :, 8, 5] = 255
-    many = augment(corner.expand(3000, -1, -1, -1), torch.Generator().manual_seed(0))
+    many = shifted(corner.expand(3000, -1, -1, -1), torch.Generator().manual_seed(0))
     places = {tuple(x.tolist()) for x in torch.nonzero(many[:, 0])[:, 1:]}
     assert places == {(8 + y, column + x) for column in (5, 10) for y in range(-2, 3) for x in range(-2, 3)}
 
@@ -171,6 +221,6 @@ def test_inconsistent_images_are_refused(pixels: torch.Tensor, labels: torch.Ten
 
 
 def test_card_of_the_sample_names_its_origin() -> None:
-    card = json.loads(data.SAMPLE.with_suffix(".json").read_text())
+    card = json.loads(cifar.SAMPLE.with_suffix(".json").read_text())
     assert "batch 5" in card["origin"]
     assert os.sep not in card["origin"]

@@ -1,20 +1,28 @@
 """The commands `ghn train` and `ghn data`."""
 
 import argparse
-import sys
 from pathlib import Path
 
 DATA_HELP = """\
-shows which image data is found, and how to point to the full set
+shows which image data is found, and how to point to a full set
 
-The package brings 1,000 test images. Training and the full test need CIFAR-10's 50,000 training images, in a folder
-given with --data or in the environment variable GHN_DATA, in either form:
+The package brings 1,000 test images of CIFAR-10. Training, and tests on more, need a set that --data or the environment
+variable GHN_DATA names. Its classes become those of the GHN and of the networks.
+
+CIFAR-10, a folder with its training batches in any of these forms:
   batch_1.parquet .. batch_5.parquet       columns labels (bytes) and webp (lossless 800x1280 pictures of 25 x 40
                                            images), ten rows of 1,000 images each, in the official order
-  data_batch_1.bin .. data_batch_5.bin     CIFAR-10's "binary version": per image a label byte and 3072 pixel bytes
-The pickled "python version" is not read, because unpickling a file can run any code in it.
+  data_batch_1.bin .. data_batch_5.bin     the "binary version": per image a label byte and 3072 pixel bytes
+  data_batch_1 .. data_batch_5             the "python version": pickles, of which nothing but arrays is read
+  Batches 1-4 train, but for the last 200 images of each class (2,000), which validate; batch 5 tests.
+An image folder: a sub-folder of pictures per class, in train/, val/ and test/, or by itself.
+  A missing part is split off by a hash of each file's path: a tenth of train/ validates, and val/ tests where there is
+  no test/ (the protocol of ImageNet); without both, or without train/, the parts are 8 : 1 : 1.
+torchvision:NAME:FOLDER, a dataset of torchvision that has been fetched before, as torchvision:CIFAR100:~/data.
 
-Protocol: batches 1-4 train, but for the last 200 images of each class (2,000), which validate; batch 5 tests.
+Pictures are cut to their central square and decoded at the largest image size of the recipe; `--set
+stages.0.image_size=null` takes their own. What fits into GHN_DATA_MEMORY GiB (default 4) is decoded once; larger sets
+are decoded as they are used.
 """
 
 
@@ -45,7 +53,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in --out")
     train.add_argument("--init", type=Path, metavar="RUN", help="start from the averaged weights of another run")
-    train.add_argument("--data", type=Path, metavar="DIR", help="folder of the full image set (default: $GHN_DATA)")
+    train.add_argument("--data", metavar="SET", help="image set (default: $GHN_DATA); see `ghn data --help`")
     train.add_argument(
         "--corpus", type=Path, metavar="DIR", help="train on the networks of this corpus (default: the train split's)"
     )
@@ -59,9 +67,10 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="show which image data is found",
         formatter_class=raw,
         description=DATA_HELP,
-        epilog="example: ghn data --data ~/cifar10",
+        epilog="example: ghn data --data ~/flowers --check",
     )
-    data.add_argument("--data", type=Path, metavar="DIR", help="folder of the full image set (default: $GHN_DATA)")
+    data.add_argument("--data", metavar="SET", help="the full image set (default: $GHN_DATA)")
+    data.add_argument("--check", action="store_true", help="read every picture and name those that cannot be")
     data.set_defaults(handler=run_data)
 
 
@@ -103,17 +112,17 @@ def run_train(args: argparse.Namespace) -> int:
 def run_data(args: argparse.Namespace) -> int:
     """Prints what image data is found; the exit code is 0 although the full set may be missing."""
     from ghn.errors import DataError
-    from train.data import find, load, load_sample
+    from train.data import describe, find, load_sample
 
     print(f"packaged sample: {len(load_sample())} test images")
     try:
-        folder = find(args.data)
+        source = find(args.data)
     except DataError as error:
         if args.data:
             raise
         print(f"full set: {error}")
         return 0
-    print(f"full set: {folder}")
-    for split in ("train", "val", "test"):
-        print(f"  {split}: {len(load(split, folder))} images", file=sys.stdout, flush=True)
+    print(f"full set: {source}")
+    for line in describe(source, check=args.check):
+        print(f"  {line}", flush=True)
     return 0

@@ -22,7 +22,7 @@ from ghn.errors import CheckpointError
 from ghn.model import GHN, GHNConfig
 from train import checkpoint
 from train.config import Recipe, Stage
-from train.data import Images
+from train.data import ImageSet
 from train.distributed import ALONE, World, balanced
 from train.log import Log, Row
 from train.optim import lr_at, make_optimiser, optimiser_tensors, restore_optimiser, update_average
@@ -60,8 +60,8 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        train: Images,
-        val: Images,
+        train: ImageSet,
+        val: ImageSet,
         checkpoints: Path,
         workers: int = 1,
         corpus: Corpus | None = None,
