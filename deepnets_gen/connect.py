@@ -5,7 +5,6 @@ A 'none' edge adds nothing, so that states, and whole cells, may carry zeros onl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 Edge = tuple[str, int]  # an operation and the index of the cell state that it reads
 NONE = "none"
@@ -33,24 +32,38 @@ class CellFlow:
 
 def flows(cells: Sequence[CellKind]) -> tuple[CellFlow, ...] | None:
     """The flow of every cell of a stack, cell k reading the outputs of k - 2 and k - 1; None if the end is zeros."""
-    outputs = [True, True]  # both ends of the stem
+    inputs = (True, True)  # both ends of the stem
+    known: dict[tuple[int, tuple[bool, bool]], tuple[bool, ...]] = {}  # the cells of a stack are one or two objects
     fed = []
-    for k, cell in enumerate(cells):
-        fed.append(_fed(cell, outputs[k], outputs[k + 1]))
-        outputs.append(any(fed[k][i] for i in cell.concat))
-    if not outputs[-1]:
+    for cell in cells:
+        like = id(cell), inputs
+        if like not in known:
+            known[like] = _fed(cell, *inputs)
+        fed.append(known[like])
+        inputs = inputs[1], any([known[like][i] for i in cell.concat])
+    if not inputs[1]:
         return None
+    return _backwards(cells, fed)
+
+
+def _backwards(cells: Sequence[CellKind], fed: Sequence[tuple[bool, ...]]) -> tuple[CellFlow, ...]:
+    """The flow of every cell from what arrives at its states: wanted is what a later cell reads."""
     wanted = [False] * (len(cells) + 1) + [True]
+    known: dict[tuple[int, tuple[bool, ...]], CellFlow] = {}
     result = []
     for k in reversed(range(len(cells))):
-        flow = _flow(cells[k], fed[k]) if wanted[k + 2] else CellFlow(fed[k], frozenset(), frozenset())
-        for i in flow.reads:
+        like = id(cells[k]), fed[k]
+        if not wanted[k + 2]:
+            result.append(CellFlow(fed[k], frozenset(), frozenset()))
+            continue
+        if like not in known:
+            known[like] = _flow(cells[k], fed[k])
+        for i in known[like].reads:
             wanted[k + i] = True
-        result.append(flow)
+        result.append(known[like])
     return tuple(reversed(result))
 
 
-@lru_cache(maxsize=64)  # the cells of a stack are nearly all the same
 def _fed(cell: CellKind, first: bool, second: bool) -> tuple[bool, ...]:
     fed = [first, second]
     for i in range(0, len(cell.edges), 2):
@@ -58,7 +71,6 @@ def _fed(cell: CellKind, first: bool, second: bool) -> tuple[bool, ...]:
     return tuple(fed)
 
 
-@lru_cache(maxsize=64)
 def _flow(cell: CellKind, fed: tuple[bool, ...]) -> CellFlow:
     """What is alive of a cell whose output is wanted."""
     wanted = set(cell.concat)

@@ -4,7 +4,7 @@ Source: Knyazev et al., NeurIPS 2021, section 3.1 and appendix A.2 (DeepNets-1M)
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -166,14 +166,16 @@ _RECORD = {  # the meta file's name -> ours
     "glob_avg": "glob_avg",
 }
 
-_COUNTS = frozenset({"channels", "n_cells", "ks", "stem_type", "c_mult", "fc_layers", "fc_dim"})
+_WHOLE = frozenset({"channels", "n_cells", "ks", "stem_type", "c_mult", "fc_layers", "fc_dim"})
+_COUNTS = tuple((name, field) for name, field in _RECORD.items() if field in _WHOLE)
+_KNOWN = frozenset(OPS)
 
 
 def _check_cell(name: str, edges: tuple[Edge, ...], concat: tuple[int, ...]) -> None:
     if not edges or len(edges) % 2:
         raise GenotypeError(f"{name} cell has {len(edges)} edges; it needs two per step, at least one step")
     for j, (op, source) in enumerate(edges):
-        if op not in OPS:
+        if op not in _KNOWN:
             raise GenotypeError(f"{name} cell, edge {j}: unknown operation {op!r}; known are {', '.join(OPS)}")
         if not 0 <= source < j // 2 + 2:
             raise GenotypeError(f"{name} cell, edge {j} reads state {source}; step {j // 2} sees 0..{j // 2 + 1}")
@@ -183,23 +185,33 @@ def _check_cell(name: str, edges: tuple[Edge, ...], concat: tuple[int, ...]) -> 
 
 
 def _check_stack(g: Genotype) -> None:
-    for name, field in _RECORD.items():
-        value = getattr(g, field)
-        if field in _COUNTS and type(value) is not int:
-            raise GenotypeError(f"{name} is {value!r}; it must be a whole number")
-    checks = (
-        (g.n_cells >= 1, f"n_cells is {g.n_cells}; at least one cell is needed"),
-        (g.channels >= HEADS and g.channels % HEADS == 0, f"C is {g.channels}; it must be a multiple of {HEADS}"),
-        (g.ks >= 1 and g.ks % 2 == 1, f"ks is {g.ks}; the stem's kernel must be odd"),
-        (g.stem_type in (0, 1), f"stem_type is {g.stem_type!r}; known are 0 and 1"),
-        (g.norm is None or str(g.norm).startswith("bn"), f"norm is {g.norm!r}; known are None and 'bnorm'"),
-        (g.c_mult >= 1, f"C_mult is {g.c_mult}; it must be 1 or more"),
-        (g.preproc or (g.steps == 1 and g.c_mult == 1), "without preproc only one step and C_mult 1 fit together"),
-        (g.fc_layers >= 0 and g.fc_dim >= 1, f"fc_layers is {g.fc_layers}, fc_dim {g.fc_dim}; not negative, please"),
-    )
-    for ok, message in checks:
-        if not ok:
-            raise GenotypeError(message)
+    for name, field in _COUNTS:
+        if type(getattr(g, field)) is not int:
+            raise GenotypeError(f"{name} is {getattr(g, field)!r}; it must be a whole number")
+    for holds, message in _CHECKS:
+        if not holds(g):
+            raise GenotypeError(message.format(g=g))
+
+
+_CHECKS: tuple[tuple[Callable[[Genotype], bool], str], ...] = (
+    (lambda g: g.n_cells >= 1, "n_cells is {g.n_cells}; at least one cell is needed"),
+    (
+        lambda g: g.channels >= HEADS and g.channels % HEADS == 0,
+        f"C is {{g.channels}}; it must be a multiple of {HEADS}",
+    ),
+    (lambda g: g.ks >= 1 and g.ks % 2 == 1, "ks is {g.ks}; the stem's kernel must be odd"),
+    (lambda g: g.stem_type in (0, 1), "stem_type is {g.stem_type!r}; known are 0 and 1"),
+    (lambda g: g.norm is None or str(g.norm).startswith("bn"), "norm is {g.norm!r}; known are None and 'bnorm'"),
+    (lambda g: g.c_mult >= 1, "C_mult is {g.c_mult}; it must be 1 or more"),
+    (
+        lambda g: g.preproc or (g.steps == 1 and g.c_mult == 1),
+        "without preproc only one step and C_mult 1 fit together",
+    ),
+    (
+        lambda g: g.fc_layers >= 0 and g.fc_dim >= 1,
+        "fc_layers is {g.fc_layers}, fc_dim {g.fc_dim}; not negative, please",
+    ),
+)
 
 
 def _edges(rows: Sequence[Sequence[Any]]) -> tuple[Edge, ...]:
