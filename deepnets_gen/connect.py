@@ -40,7 +40,7 @@ def flows(cells: Sequence[CellKind]) -> tuple[CellFlow, ...] | None:
         if like not in known:
             known[like] = _fed(cell, *inputs)
         fed.append(known[like])
-        inputs = inputs[1], any([known[like][i] for i in cell.concat])
+        inputs = inputs[1], any(known[like][i] for i in cell.concat)
     if not inputs[1]:
         return None
     return _backwards(cells, fed)
