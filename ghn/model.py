@@ -118,16 +118,19 @@ class GHN(nn.Module):
             into = out[target.graph][name].view(view) if out is not None else None
             weights[target.graph][name] = tile(value, view, into).view(shape)
 
+        # Rows are taken all at once: the gradient of each single one would be a tensor as large as its whole block.
         for group, block in zip(plan.kernels, blocks.kernels, strict=True):
+            rows = block.unbind()
             for t in group.targets:
                 if t.slot.role is Role.POSITION and len(t.slot.shape) == 3:
-                    value = _position(block[t.row], t.slot.shape)
+                    value = _position(rows[t.row], t.slot.shape)
                     put(t, value, t.slot.shape)
                 else:
-                    put(t, block[t.row], kernel_shape(t.slot.shape))
+                    put(t, rows[t.row], kernel_shape(t.slot.shape))
         for group, block in zip(plan.classifiers, blocks.classifiers, strict=True):
+            rows = block.unbind()
             for t in group.targets:
-                put(t, block[t.row], t.slot.shape[:2])
+                put(t, rows[t.row], t.slot.shape[:2])
         self._write_vectors(plan.vectors, blocks.vectors, put)
         self._write_vectors(plan.class_vectors, blocks.class_vectors, put)
         return weights
@@ -136,10 +139,12 @@ class GHN(nn.Module):
         if not group.targets:
             return
         norm = self.config.weight_norm
-        multiply = squash(block[:, 0], Role.SCALE) if norm else block[:, 0]
-        add = squash(block[:, 1], Role.BIAS) if norm else block[:, 1]
+        multiply, add = block.unbind(1)
+        if norm:
+            multiply, add = squash(multiply, Role.SCALE), squash(add, Role.BIAS)
+        scales, shifts = multiply.unbind(), add.unbind()
         for t in group.targets:
-            rows = multiply if t.slot.role in (Role.NORM_WEIGHT, Role.SCALE) else add
+            rows = scales if t.slot.role in (Role.NORM_WEIGHT, Role.SCALE) else shifts
             put(t, rows[t.row], (t.slot.numel,))
 
 
