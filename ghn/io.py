@@ -23,6 +23,7 @@ from ghn.hyper import Hypernet
 from ghn.model import GHN, GHNConfig
 
 FORMAT = 1
+PPUDA_KINDS = {"gatedgnn": "gated", "mlp": "mlp"}  # their name of the propagation -> ours
 TENSORS, CONFIG = "model.safetensors", "config.json"
 NEXT = "model.next.safetensors"
 ENV = "GHN_CHECKPOINTS"
@@ -160,7 +161,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def load_ppuda(path: str | Path) -> GHN:
-    """The GHN-1 or GHN-2 in a checkpoint of facebookresearch/ppuda (`torch.save` of state_dict and config).
+    """The GHN-1, GHN-2 or MLP in a checkpoint of facebookresearch/ppuda (`torch.save` of state_dict and config).
 
     Raises CheckpointError where the file is missing, holds code, or is another kind of model.
     """
@@ -172,10 +173,10 @@ def load_ppuda(path: str | Path) -> GHN:
         raise CheckpointError(f"{path} is not a ppuda checkpoint: {_reason(error)}") from error
     if not isinstance(config, dict) or not isinstance(state, dict):
         raise CheckpointError(f"{path} is not a ppuda checkpoint: its config and state_dict are no dicts")
-    if config.get("hypernet") != "gatedgnn" or config.get("decoder") != "conv":
+    if config.get("hypernet") not in PPUDA_KINDS or config.get("decoder") != "conv":
         raise CheckpointError(
             f"{path} holds a {config.get('hypernet')!r} GHN with decoder {config.get('decoder')!r}; "
-            "'gatedgnn' with 'conv' (GHN-1, GHN-2) can be read"
+            f"{' or '.join(map(repr, PPUDA_KINDS))} with 'conv' (GHN-1, GHN-2, MLP) can be read"
         )
     try:
         model = GHN(_ppuda_config(config))
@@ -193,6 +194,7 @@ def _ppuda_config(config: Mapping[str, Any]) -> GHNConfig:
         cutoff=50 if config["ve"] else 1,
         weight_norm=config["weight_norm"],
         layernorm=config["layernorm"],
+        propagation=PPUDA_KINDS[config["hypernet"]],
     )
 
 

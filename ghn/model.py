@@ -1,4 +1,4 @@
-"""GHN-2: encode, propagate, decode. The forward pass is pure: it returns weights and touches no network."""
+"""GHN-1, GHN-2 and the MLP baseline: encode, propagate, decode. The forward pass returns weights, touches no network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +15,7 @@ from ghn.fit import kernel_shape, position_shape, squash, tile
 from ghn.plan import DecodePlan, Group, Target
 from ghn.primitives import Primitive, Role
 from ghn.propagate.gated import GatedGNN
+from ghn.propagate.mlp import NodeMLP
 
 Weights = dict[str, Tensor]
 
@@ -23,8 +24,9 @@ Weights = dict[str, Tensor]
 class GHNConfig:
     """Everything that fixes a GHN's architecture.
 
-    hid: width d of a node state. max_shape: largest tensor that is decoded without tiling. cutoff: longest path
-    that counts as a virtual edge; 1 leaves only real edges (GHN-1). weight_norm: scale by fan-in and squash vectors.
+    hid: width d of a node state. max_shape: largest tensor that is decoded without tiling. propagation: 'gated', or
+    'mlp', which sees no edges. cutoff: longest path that counts as a virtual edge; 1 leaves only real edges (GHN-1).
+    weight_norm: scale by fan-in and squash vectors.
     layernorm: normalise node states before decoding.
     """
 
@@ -34,6 +36,11 @@ class GHNConfig:
     cutoff: int = 50
     weight_norm: bool = True
     layernorm: bool = True
+    propagation: str = "gated"
+
+    def __post_init__(self) -> None:
+        if self.propagation not in ("gated", "mlp"):
+            raise ValueError(f"propagation {self.propagation!r} is neither 'gated' nor 'mlp'")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"max_shape": list(self.max_shape)}
@@ -66,7 +73,8 @@ class GHN(nn.Module):
         self.config = config = config or GHNConfig()
         self.embed = nn.Embedding(len(Primitive), config.hid)
         self.shape_enc = ShapeEncoder(config.hid, config.num_classes, config.max_shape[2])
-        self.gnn = GatedGNN(config.hid, virtual_edges=config.cutoff > 1)
+        gated = config.propagation == "gated"
+        self.gnn = GatedGNN(config.hid, virtual_edges=config.cutoff > 1) if gated else NodeMLP(config.hid)
         self.ln = nn.LayerNorm(config.hid) if config.layernorm else nn.Identity()
         self.decoder = ConvDecoder(config.hid, config.max_shape, config.num_classes)
         size = max(config.max_shape[:2])

@@ -222,7 +222,7 @@ def test_ppuda_files_load(tmp_path: Path, config: GHNConfig) -> None:
     [
         (lambda d: d.pop("config"), "not a ppuda checkpoint"),
         (lambda d: d.update(config=3), "not a ppuda checkpoint"),
-        (lambda d: d["config"].update(hypernet="mlp"), "'mlp' GHN"),
+        (lambda d: d["config"].update(hypernet="graphormer"), "'graphormer' GHN"),
         (lambda d: d["config"].pop("hid"), "hid"),
         (lambda d: d["config"].update(hid=16), "does not hold the GHN"),
         (lambda d: d["config"].update(max_shape=8), "does not hold the GHN"),

@@ -31,12 +31,16 @@ CASES = [
     ("ghn1_cifar10", "d1"),
     ("ghn1_cifar10", "d2"),
     ("ghn1_cifar10", "d3"),
+    ("mlp_cifar10", "d0"),
+    ("mlp_cifar10", "d1"),
+    ("mlp_cifar10", "d2"),
+    ("mlp_cifar10", "d3"),
 ]
 
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, GHN]:
-    return {name: load_ppuda(REFERENCE / f"{name}.pt") for name in ("ghn1_cifar10", "ghn2_cifar10")}
+    return {name: load_ppuda(REFERENCE / f"{name}.pt") for name in ("ghn1_cifar10", "ghn2_cifar10", "mlp_cifar10")}
 
 
 def relative(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ghn.errors import CheckpointError
 from train import checkpoint
-from train.checkpoint import BEST, LATEST, Checkpoint, latest, load, named_folder, save
+from train.checkpoint import BEST, LATEST, STEADY, Checkpoint, latest, load, named_folder, save
 
 
 def example(step: int) -> Checkpoint:
@@ -53,6 +53,15 @@ def test_the_last_and_the_best_stay(improves: list[bool], keep: int) -> None:
         else:
             with pytest.raises(CheckpointError, match="no checkpoint named 'best'"):
                 named_folder(root, BEST)
+
+
+def test_going_back_leaves_what_came_after(tmp_path: Path) -> None:
+    for step, names in [(1, [LATEST]), (2, [LATEST, STEADY]), (3, [LATEST]), (4, [LATEST, BEST])]:
+        save(tmp_path, example(step), 2, names)
+    save(tmp_path, example(3), 2)  # a run that went on from the steady one
+    assert {load(folder).step for folder in tmp_path.glob("step-*")} == {2, 3, 4}
+    save(tmp_path, example(5), 2, (LATEST, BEST))
+    assert {load(folder).step for folder in tmp_path.glob("step-*")} == {2, 4, 5}
 
 
 class Killed(BaseException):

@@ -11,9 +11,9 @@ import torch
 from ghn.errors import CheckpointError, DataError, GHNError
 from train import data, runs
 from train.checkpoint import latest, load
-from train.cli import register
+from train.cli import NAMES, RECIPES, register
 from train.config import RecipeError
-from train.data import Images, load_sample
+from train.data import ImageSet, load_sample
 from train.log import read_rows
 
 
@@ -26,7 +26,7 @@ def call(*words: str) -> int:
 
 @pytest.fixture
 def sample_as_full_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(split: str, root: object = None) -> Images:
+    def load(split: str, root: object = None, **how: object) -> ImageSet:
         return load_sample().take(torch.arange(900) if split == "train" else torch.arange(900, 1000))
 
     monkeypatch.setattr(runs, "load", load)
@@ -61,6 +61,8 @@ def test_train_then_resume_with_more_steps(tmp_path: Path) -> None:
         (["smoke", "--set", "speed=9"], RecipeError, "no field 'speed'"),
         (["smoke", "--threads", "0"], GHNError, "at least 1"),
         (["smoke", "--resume", "--init", "x"], GHNError, "one of them"),
+        (["smoke", "--at", "best"], GHNError, "give --resume"),
+        (["smoke", "--set", "ghn.hidden=8"], RecipeError, "does not describe a GHN.*hidden"),
         (["smoke", "--resume"], CheckpointError, "nothing to resume"),
         (["smoke", "--data", "nowhere"], DataError, "no images in nowhere"),
     ],
@@ -82,6 +84,13 @@ def test_data_without_the_full_set(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "GHN_DATA" in out
     with pytest.raises(DataError):
         call("data", "--data", "nowhere")
+
+
+def test_names_in_the_help_are_those_there_are() -> None:
+    from train import checkpoint, recipes
+
+    assert set(RECIPES) == set(recipes.RECIPES)
+    assert NAMES == checkpoint.NAMES
 
 
 def test_help_is_instant() -> None:

@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
+from ghn.model import GHN, GHNConfig
 from train.config import Recipe, RecipeError, Stage
-from train.optim import lr_at, make_optimiser, optimiser_tensors, restore_optimiser, update_average
+from train.optim import fall_at, lr_at, make_optimiser, optimiser_tensors, restore_optimiser, update_average
 from train.recipes import RECIPES, recipe
 
 
@@ -45,6 +48,11 @@ def test_changes() -> None:
         ("ema=1", "must be in"),
         ("betas=[0.9]", "two numbers"),
         ("lr=-1", "lr must be at least 0"),
+        ("decay=0", "fractions of the run"),
+        ("milestones=[0.5, 2]", "fractions of the run"),
+        ("augmentation=none", "neither 'cifar' nor 'imagenet'"),
+        ("ghn.hidden=8", "does not describe a GHN: .*hidden"),
+        ("ghn.propagation=graphormer", "neither 'gated' nor 'mlp'"),
     ],
 )
 def test_wrong_changes_are_named(change: str, message: str) -> None:
@@ -73,9 +81,113 @@ def test_cosine_schedule() -> None:
 
 
 def test_milestones_of_the_published_schedule() -> None:
-    made = recipe("ghn2_cifar10")
-    found = [lr_at(made, math.ceil(epoch * made.steps / 300)) for epoch in (0, 199, 200, 249, 250, 299)]
-    assert found == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5], rel=1e-6)
+    for name in ("ghn1_cifar10", "ghn2_cifar10", "mlp_cifar10"):
+        made = recipe(name)
+        found = [lr_at(made, math.ceil(epoch * made.steps / 300)) for epoch in (0, 199, 200, 249, 250, 299)]
+        assert found == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5], rel=1e-6)
+
+
+def test_warm_up_and_cosine_of_the_published_schedule() -> None:
+    """GHN-3's, a step for an epoch: linspace(1e-5 / lr, 1, 5) for four epochs, then half a cosine from the fifth."""
+    epochs, lr = 75, 4e-4
+    made = Recipe(name="x", stages=(Stage(steps=epochs),), lr=lr, warmup=5, warmup_from=1e-5)
+    for epoch in range(epochs):
+        warm = torch.linspace(1e-5 / lr, 1, 5, dtype=torch.float64).tolist()
+        factor = warm[epoch] if epoch < 4 else (1 + math.cos(math.pi * (epoch - 5) / (epochs - 5))) / 2
+        assert lr_at(made, epoch) == pytest.approx(lr * factor, rel=1e-9 if epoch != 4 else 1e-3)
+
+
+rates = st.builds(
+    dict,
+    lr=st.floats(1e-6, 1),
+    warmup=st.integers(0, 30),
+    warmup_from=st.sampled_from([0.0, 1e-7]),
+    decay=st.floats(0.01, 1),
+    lr_floor=st.floats(0, 1),
+)
+
+
+@given(steps=st.integers(1, 300), options=rates)
+def test_a_rate_rises_stays_and_falls(steps: int, options: dict) -> None:
+    made = Recipe(name="x", stages=(Stage(steps=steps),), **options)
+    found = [lr_at(made, step) for step in range(steps + 1)]
+    top = options["lr"] * (1 + 1e-12)
+    assert all(0 < rate <= top or options["lr_floor"] == 0 for rate in found)
+    warm = options["warmup"]
+    assert found[:warm] == sorted(found[:warm])
+    assert found[warm:] == sorted(found[warm:], reverse=True)
+    assert all(rate == pytest.approx(options["lr"]) for rate in found[warm : fall_at(made) + 1])
+    if steps > options["warmup"]:
+        assert found[steps] == pytest.approx(options["lr"] * options["lr_floor"], abs=1e-12)
+
+
+@given(steps=st.integers(1, 200), more=st.integers(0, 200), options=rates)
+def test_a_longer_run_has_the_same_rates_until_the_fall(steps: int, more: int, options: dict) -> None:
+    short = Recipe(name="x", stages=(Stage(steps=steps),), **options)
+    long = short.changed([f"stages.0.steps={steps + more}"])
+    assert fall_at(short) <= fall_at(long)
+    for step in range(min(steps, fall_at(short)) + 1):
+        assert lr_at(short, step) == lr_at(long, step)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+def test_weight_decay_is_l2_or_decoupled(optimiser: str) -> None:
+    """Three steps by the formulas of Kingma & Ba (L2: decay is part of the gradient) and Loshchilov & Hutter."""
+    made = recipe("smoke").changed([f"optimiser={optimiser}", "weight_decay=0.3", "lr=0.1", "betas=[0.8, 0.9]"])
+    model = nn.Linear(3, 1, bias=False).double()
+    weight = model.weight.detach().clone()
+    adam, mean, square = make_optimiser(model, made), torch.zeros_like(weight), torch.zeros_like(weight)
+    for step, x in enumerate(torch.tensor([[1.0, 2, 0], [0, -1, 0], [3, 0.5, 0]], dtype=torch.float64), 1):
+        model.weight.grad = x[None].clone()
+        adam.step()
+        gradient = x + 0.3 * weight if optimiser == "adam" else x
+        weight = weight if optimiser == "adam" else weight * (1 - 0.1 * 0.3)
+        mean, square = 0.8 * mean + 0.2 * gradient, 0.9 * square + 0.1 * gradient**2
+        weight = weight - 0.1 * (mean / (1 - 0.8**step)) / ((square / (1 - 0.9**step)).sqrt() + 1e-8)
+        assert torch.allclose(model.weight.detach(), weight, rtol=1e-10)
+
+
+def test_image_sizes_come_from_the_data_where_none_is_given() -> None:
+    made = recipe("smoke").changed(["stages.0.image_size=null"])
+    assert made.image_size is None
+    with pytest.raises(RecipeError, match="fitted"):
+        _ = made.stages[0].side
+    assert [stage.side for stage in made.fitted(64).stages] == [64, 24]
+    assert recipe("smoke").image_size == 24
+    assert recipe("smoke").fitted(64) == recipe("smoke")
+
+
+def test_published_hyper_parameters() -> None:
+    """ghn_spec section 11, number by number."""
+    for name, networks, images, smoothing, classes in [
+        ("ghn1_cifar10", 1, 64, 0.0, 10),
+        ("ghn2_cifar10", 8, 64, 0.0, 10),
+        ("mlp_cifar10", 8, 64, 0.0, 10),
+        ("ghn2_imagenet", 8, 256, 0.1, 1000),
+    ]:
+        made = recipe(name)
+        (stage,) = made.stages
+        assert (made.optimiser, made.lr, made.weight_decay, made.clip) == ("adam", 1e-3, 1e-5, 5.0)
+        assert (stage.networks, stage.images, made.label_smoothing) == (networks, images, smoothing)
+        assert (made.shared_images, made.node_budget, made.ema, made.warmup, made.dropout) == (True, 2200, 0, 0, True)
+        assert made.ghn_config(classes).hid == 32
+    assert recipe("ghn1_cifar10").ghn_config(10) == GHNConfig(cutoff=1, weight_norm=False, layernorm=False)
+    assert recipe("ghn2_imagenet").ghn_config(1000).max_shape == (64, 64, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"),
+    [
+        ("ghn1_cifar10", 10, 1_620_668),
+        ("ghn2_cifar10", 10, 1_620_764),
+        ("mlp_cifar10", 10, 1_614_396),
+        ("ghn2_imagenet", 1000, 2_319_720),
+    ],
+)
+def test_published_sizes_of_the_ghns(name: str, classes: int, parameters: int) -> None:
+    with torch.device("meta"):
+        model = GHN(recipe(name).ghn_config(classes))
+    assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_average_follows_the_closed_form() -> None:

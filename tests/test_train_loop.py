@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from training import tensors, tiny, trainer
+from training import TINY, tensors, tiny, trainer
 
 import ghn
 from ghn.errors import CheckpointError
@@ -153,6 +154,20 @@ def test_stages_change_size_and_networks(tmp_path: Path) -> None:
         "stage 2 of 2",
     ]
     assert run.counts.step == 2
+
+
+def test_a_run_made_longer_is_the_longer_run(tmp_path: Path) -> None:
+    """From before the learning rate fell, bit for bit: nothing jumps, nothing starts anew."""
+    short, long = (tiny(stages=(replace(TINY, steps=steps),), decay=0.5, val_networks=0) for steps in (6, 10))
+    for name, recipe in (("short", short), ("long", long)):
+        trainer(recipe, tmp_path / name).run(Log())
+    saved = checkpoint.load(checkpoint.named_folder(tmp_path / "short" / "checkpoints", checkpoint.STEADY))
+    assert saved.step == 2 + (6 - 2) // 2
+    run, expected = trainer(long, tmp_path / "short"), trainer(long, tmp_path / "long")
+    run.restore(saved)
+    run.run(Log())
+    expected.restore(checkpoint.load(checkpoint.latest(tmp_path / "long" / "checkpoints")))
+    assert_same(run, expected)
 
 
 def test_a_checkpoint_is_best_within_its_stage(tmp_path: Path) -> None:

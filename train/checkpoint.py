@@ -1,8 +1,8 @@
 """Checkpoints of a run: one folder each, complete or absent, whatever moment the process is killed at.
 
 A folder holds safetensors files (`model`, `average`, `optimiser`) and `state.json` with everything else and the
-files' checksums. It is written under a temporary name, flushed to the disk and renamed; the pointer files (`latest`,
-and `best` where it is the best so far) follow last. Nothing is pickled.
+files' checksums. It is written under a temporary name, flushed to the disk and renamed; the pointer files follow last:
+`latest`, `best` (validation accuracy), `steady` (before the learning rate falls). Nothing is pickled.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from ghn.errors import CheckpointError
 from ghn.files import write_atomic
 
 FORMAT = 1
-LATEST, BEST = NAMES = ("latest", "best")
+LATEST, BEST, STEADY = NAMES = ("latest", "best", "steady")
 _TEMPORARY = ".writing-"
 
 
@@ -38,7 +38,7 @@ class Checkpoint:
 def save(root: Path, checkpoint: Checkpoint, keep: int, names: Sequence[str] = (LATEST,)) -> Path:
     """The folder written for this checkpoint, which `names` stand for from now on.
 
-    Of the others the last `keep` stay, and those that a name stands for.
+    Of the others the last `keep` up to this step stay, and those that a name stands for.
     """
     root.mkdir(parents=True, exist_ok=True)
     for stale in root.glob(f"{_TEMPORARY}*"):
@@ -61,9 +61,10 @@ def save(root: Path, checkpoint: Checkpoint, keep: int, names: Sequence[str] = (
         write_atomic(root / name, target.name.encode())
     _flush(root)
     named = {named_folder(root, path.name) for path in root.iterdir() if path.name in NAMES}
-    for old in sorted(root.glob("step-*"))[:-keep]:
-        if old not in named:
-            shutil.rmtree(old)
+    last = [path for path in sorted(root.glob("step-*")) if path <= target][-keep:]
+    for other in root.glob("step-*"):  # later ones are of a run that this one went back behind
+        if other not in named and other not in last:
+            shutil.rmtree(other)
     return target
 
 

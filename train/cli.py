@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+RECIPES = ("ghn1_cifar10", "ghn2_cifar10", "ghn2_cifar10_cpu", "mlp_cifar10", "ghn2_imagenet", "smoke")
+NAMES = ("latest", "best", "steady")  # of checkpoints; both lists are here because this file must not wait for torch
 DATA_HELP = """\
 shows which image data is found, and how to point to a full set
 
@@ -30,7 +32,7 @@ TRAIN_EPILOG = """\
 example: ghn train smoke --data ~/cifar10 --out runs/smoke --set lr=3e-4 --set stages.0.steps=10
 
 Several processes, on one machine or more, are started by torchrun; they divide the networks of each meta-batch:
-  torchrun --nproc-per-node 2 --no-python ghn train RECIPE ...
+  torchrun --standalone --nproc-per-node 2 --no-python ghn train RECIPE ...
 On CPUs give as many processes as cores. Processes of a machine take its GPUs in turn, and may share one. All of them
 read the image data; the first one reads and writes the folder of the run. The result depends on the number of parts
 that a meta-batch is divided into, which is the number of processes at the start or `--set parts=N`: with the same
@@ -48,10 +50,16 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Trains a GHN by a recipe; a killed run goes on with --resume, bit for bit as if never stopped.",
         epilog=TRAIN_EPILOG,
     )
-    train.add_argument("recipe", metavar="RECIPE", help="ghn2_cifar10, ghn2_cifar10_cpu or smoke")
+    train.add_argument("recipe", metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a number of the recipe")
     train.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
-    train.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in --out")
+    train.add_argument("--resume", action="store_true", help="go on from a checkpoint in --out")
+    train.add_argument(
+        "--at",
+        choices=NAMES,
+        help="with --resume, which one: of the last step (the default), of the best validation accuracy, or from "
+        "before the learning rate fell, to make a run with decay < 1 longer",
+    )
     train.add_argument("--init", type=Path, metavar="RUN", help="start from the averaged weights of another run")
     train.add_argument("--data", metavar="SET", help="image set (default: $GHN_DATA); see `ghn data --help`")
     train.add_argument(
@@ -83,6 +91,8 @@ def run_train(args: argparse.Namespace) -> int:
     for option in ("threads", "workers"):
         if getattr(args, option) < 1:
             raise GHNError(f"--{option} must be at least 1, got {getattr(args, option)}")
+    if args.at and not args.resume:
+        raise GHNError("--at says which checkpoint to go on from: give --resume, too")
     if args.resume and args.init:
         raise GHNError("--resume goes on with a run and --init starts one: give one of them")
 
@@ -98,7 +108,7 @@ def run_train(args: argparse.Namespace) -> int:
             chosen,
             folder,
             args.set,
-            resume=args.resume,
+            resume=args.at or NAMES[0] if args.resume else None,
             init=args.init,
             data=args.data,
             corpus=args.corpus,

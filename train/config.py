@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ghn.errors import GHNError
+from ghn.model import GHNConfig
 
 
 class RecipeError(GHNError, ValueError):
@@ -16,13 +17,14 @@ class RecipeError(GHNError, ValueError):
 class Stage:
     """One part of the curriculum. Later stages usually show larger images to larger networks.
 
-    steps: meta-batches. image_size: pixels. images: per network. networks: per meta-batch.
+    steps: meta-batches. image_size: pixels; None becomes that of the data. images: per network. networks: per
+    meta-batch.
     channels: initial width C of every network; None draws it per network as DeepNets-1M's loader does.
     max_params, max_nodes, max_macs: networks above these are left out of the stage and counted; None is no limit.
     """
 
     steps: int
-    image_size: int = 32
+    image_size: int | None = 32
     images: int = 64
     networks: int = 8
     channels: int | None = None
@@ -31,22 +33,33 @@ class Stage:
     max_macs: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "image_size", "networks"):
+        for name in ("steps", "networks"):
             _at_least(self, name, 1)
         _at_least(self, "images", 2)  # a batch norm has no statistics of one image after the pooling
-        for name in ("channels", "max_params", "max_nodes", "max_macs"):
+        for name in ("image_size", "channels", "max_params", "max_nodes", "max_macs"):
             if getattr(self, name) is not None:
                 _at_least(self, name, 1)
+
+    @property
+    def side(self) -> int:
+        """The image size, of a stage that has been fitted to its data."""
+        if self.image_size is None:
+            raise RecipeError("a stage without image size must be fitted to its data first: Recipe.fitted")
+        return self.image_size
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A whole run.
 
-    ghn: fields of GHNConfig that differ from its defaults. corpus: networks per stage's pool.
-    warmup: steps of linear growth of the learning rate. milestones: fractions of the run after which it drops to a
-    tenth; without any, it falls as a cosine to lr * lr_floor. clip: largest gradient norm. clip_network: largest norm
-    of one network's gradient with respect to its weights.
+    ghn: fields of GHNConfig that differ from its defaults; the classes come from the data. corpus: networks per
+    stage's pool. augmentation: of the images, 'cifar' (shift, mirror) or 'imagenet' (crop, mirror, colours).
+    weight_decay: with 'adam' it is L2 (a part of the gradient), with 'adamw' decoupled from it.
+    warmup: steps in which the learning rate grows linearly, from warmup_from or, where that is 0, from lr / warmup.
+    milestones: fractions of the run after which it drops to a tenth. Without any, it stays at lr and falls in the last
+    part `decay` of the steps after the warm-up, as a cosine, to lr * lr_floor. Below 1, `decay` makes a run that can
+    be made longer without a jump: until the fall its steps are those of every longer run.
+    clip: largest gradient norm. clip_network: largest norm of one network's gradient with respect to its weights.
     ema: decay of the averaged weights, which are the ones evaluated and shipped. bf16: networks run in autocast.
     dropout: networks drop units as their modules say.
     node_budget: nodes in one forward of the GHN; a larger meta-batch is run in pieces, nothing is left out.
@@ -62,12 +75,15 @@ class Recipe:
     stages: tuple[Stage, ...]
     ghn: Mapping[str, Any] = field(default_factory=dict)
     corpus: int = 1000
+    augmentation: str = "cifar"
     optimiser: str = "adamw"
     lr: float = 1e-3
     weight_decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: int = 0
+    warmup_from: float = 0.0
     milestones: tuple[float, ...] = ()
+    decay: float = 1.0
     lr_floor: float = 0.0
     clip: float = 5.0
     clip_network: float | None = None
@@ -96,14 +112,37 @@ class Recipe:
             raise RecipeError(f"betas are two numbers in [0, 1), not {self.betas}")
         for name in ("corpus", "node_budget", "val_every", "save_every", "keep"):
             _at_least(self, name, 1)
-        for name in ("lr", "weight_decay", "warmup", "clip", "lr_floor", "val_networks", "val_images", "seed"):
+        for name in ("lr", "weight_decay", "warmup", "warmup_from", "clip", "lr_floor", "val_networks", "seed"):
             _at_least(self, name, 0)
+        _at_least(self, "val_images", 1)
+        if not 0 < self.decay <= 1 or not all(0 < fraction <= 1 for fraction in self.milestones):
+            raise RecipeError(f"decay ({self.decay}) and milestones {self.milestones} are fractions of the run")
+        self.ghn_config(1)
+        if self.augmentation not in ("cifar", "imagenet"):
+            raise RecipeError(f"augmentation {self.augmentation!r} is neither 'cifar' nor 'imagenet'")
         if self.parts is not None:
             _at_least(self, "parts", 1)
 
     @property
     def steps(self) -> int:
         return sum(stage.steps for stage in self.stages)
+
+    @property
+    def image_size(self) -> int | None:
+        """The largest size at which images are shown; None where a stage takes the data's."""
+        sizes = [stage.image_size for stage in self.stages]
+        return None if None in sizes else max(size for size in sizes if size)
+
+    def fitted(self, side: int) -> "Recipe":
+        """The recipe for images of this side: stages without an image size get it."""
+        return replace(self, stages=tuple(replace(s, image_size=s.image_size or side) for s in self.stages))
+
+    def ghn_config(self, num_classes: int) -> GHNConfig:
+        """The GHN that is trained on data of so many classes. Raises RecipeError on fields that it does not have."""
+        try:
+            return GHNConfig.from_dict(GHNConfig(num_classes=num_classes).to_dict() | dict(self.ghn))
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"ghn={dict(self.ghn)} does not describe a GHN: {error}") from error
 
     def stage_at(self, step: int) -> int:
         """Index of the stage that a step (from 0) belongs to."""

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from deepnets_gen.corpus import Corpus
 from ghn.errors import CheckpointError
-from ghn.model import GHN, GHNConfig
+from ghn.model import GHN
 from train import checkpoint
 from train.config import Recipe, Stage
 from train.data import ImageSet
 from train.distributed import ALONE, World, balanced
 from train.log import Log, Row
-from train.optim import lr_at, make_optimiser, optimiser_tensors, restore_optimiser, update_average
+from train.optim import fall_at, lr_at, make_optimiser, optimiser_tensors, restore_optimiser, update_average
 from train.sampler import Pool, PoolSpec, build_pool
 from train.seeds import DROPOUT, IMAGES, INITIAL, generator_for, mixed, seeded
 from train.step import Job, accuracy, meta_gradient
@@ -67,15 +67,16 @@ class Trainer:
         corpus: Corpus | None = None,
         world: World = ALONE,
     ) -> None:
-        self.recipe = recipe = replace(recipe, parts=recipe.parts or world.size)
+        self.recipe = recipe = replace(recipe.fitted(train.side), parts=recipe.parts or world.size)
         self.world = world
+        world.agree("the images", ", ".join(f"{len(part)}, labels {_digest([part.labels])}" for part in (train, val)))
         self.counts = Counts()
         self.checkpoints = checkpoints
         self._images = (train, val)
         self._corpus = corpus
         self._stage_index = -1
         with seeded(mixed(recipe.seed, 0, INITIAL)):
-            self.ghn = GHN(GHNConfig.from_dict(GHNConfig(num_classes=len(train.classes)).to_dict() | dict(recipe.ghn)))
+            self.ghn = GHN(recipe.ghn_config(len(train.classes)))
         self.ghn.to(world.device)
         self.average = copy.deepcopy(self.ghn).eval().requires_grad_(False)
         self.optimiser = make_optimiser(self.ghn, recipe)
@@ -91,11 +92,11 @@ class Trainer:
             done = self.counts.step
             val = self._validate()
             log.write(replace(row, val_accuracy=val, seconds=self.counts.seconds))
-            improved = self._improved(val)
-            if improved or done % self.recipe.save_every == 0 or done == self.recipe.steps:
+            names = self._names(val)
+            if names or done % self.recipe.save_every == 0 or done == self.recipe.steps:
                 self._agree_on_weights()
                 if self.world.first:
-                    self.save(best=improved)
+                    self.save(names)
 
     def _improved(self, val: float | None) -> bool:
         """Whether this is the best validation accuracy of the stage so far; if so, it is noted."""
@@ -105,8 +106,13 @@ class Trainer:
         counts.best_stage, counts.best = self._stage_index, val
         return True
 
-    def save(self, *, best: bool = False) -> Path:
-        """The folder of the checkpoint written. best: it has the highest validation accuracy of its stage so far."""
+    def _names(self, val: float | None) -> list[str]:
+        """What the checkpoint after this step is, besides the latest, given its validation accuracy."""
+        falls = self.recipe.decay < 1 and not self.recipe.milestones and self.counts.step == fall_at(self.recipe)
+        return [checkpoint.BEST] * self._improved(val) + [checkpoint.STEADY] * falls
+
+    def save(self, names: Sequence[str] = ()) -> Path:
+        """The folder of the checkpoint written, which is the latest and what else `names` say."""
         tensors = {
             "model": dict(self.ghn.state_dict()),
             "average": dict(self.average.state_dict()),
@@ -120,8 +126,7 @@ class Trainer:
             "data": {"classes": list(train.classes), "origin": train.origin},
         }
         saved = checkpoint.Checkpoint(self.counts.step, tensors, state)
-        names = (checkpoint.LATEST, checkpoint.BEST) if best else (checkpoint.LATEST,)
-        return checkpoint.save(self.checkpoints, saved, self.recipe.keep, names)
+        return checkpoint.save(self.checkpoints, saved, self.recipe.keep, (checkpoint.LATEST, *names))
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Continues from a checkpoint. Raises CheckpointError where it belongs to a GHN of other sizes."""
@@ -155,10 +160,10 @@ class Trainer:
         report(f"stage {index + 1} of {len(recipe.stages)}: {stage}")
         self._train_pool = self._pool("train", recipe.corpus, report)
         train, val = self._images
-        self._train_images = train.resized(stage.image_size)
+        self._train_images = train.resized(stage.side)
         if recipe.val_networks:
             self._val_pool = self._pool("val", recipe.val_networks, report)
-            held_out = val.take(torch.arange(min(recipe.val_images, len(val)))).resized(stage.image_size)
+            held_out = val.take(torch.arange(min(recipe.val_images, len(val)))).resized(stage.side)
             device = self.world.device
             self._val_batches = [(x.to(device), y.to(device)) for x, y in held_out.batches(VAL_BATCH)]
 
@@ -253,7 +258,11 @@ class Trainer:
     def _agree_on_weights(self) -> None:
         """Raises WorldError where processes have drifted apart, as unlike processors may let them."""
         if self.world.size > 1:
-            digest = hashlib.sha256()
-            for value in self.ghn.state_dict().values():
-                digest.update(value.cpu().numpy().tobytes())
-            self.world.agree(f"the weights after step {self.counts.step}", digest.hexdigest()[:12])
+            self.world.agree(f"the weights after step {self.counts.step}", _digest(self.ghn.state_dict().values()))
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]

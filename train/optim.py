@@ -15,14 +15,24 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def lr_at(recipe: Recipe, step: int) -> float:
-    """Learning rate of a step (from 0): linear warm-up, then drops to a tenth at the milestones, else a cosine."""
+    """Learning rate of a step (from 0): linear warm-up, then drops to a tenth at the milestones, else a cosine.
+
+    With 'epoch' for 'step' this is the published schedule of GHN-3, and without warm-up that of GHN-2 (ghn_spec 11).
+    """
     if step < recipe.warmup:
-        return recipe.lr * (step + 1) / recipe.warmup
+        start = recipe.warmup_from or recipe.lr / recipe.warmup
+        return start + (recipe.lr - start) * step / max(1, recipe.warmup - 1)
     if recipe.milestones:
         return recipe.lr * 0.1 ** sum(step >= fraction * recipe.steps for fraction in recipe.milestones)
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    cosine = (1 + math.cos(math.pi * min(1.0, done))) / 2
+    fall = fall_at(recipe)
+    done = (step - fall) / max(1, recipe.steps - fall)
+    cosine = (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2
     return recipe.lr * (recipe.lr_floor + (1 - recipe.lr_floor) * cosine)
+
+
+def fall_at(recipe: Recipe) -> int:
+    """The step after which the cosine falls; those before are the same in every run that is longer."""
+    return recipe.warmup + math.floor((1 - recipe.decay) * max(0, recipe.steps - recipe.warmup))
 
 
 @torch.no_grad()

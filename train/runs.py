@@ -4,24 +4,26 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from deepnets_gen.corpus import Corpus
-from ghn.errors import CheckpointError
+from ghn.errors import CheckpointError, DataError
 from ghn.files import write_atomic
 from ghn.io import save
 from ghn.model import GHN, GHNConfig
 from train import checkpoint
 from train.config import Recipe, RecipeError
-from train.data import CIFAR10, CLASSES, load
+from train.data import CIFAR10, CLASSES, ImageSet, load
 from train.distributed import ALONE, World
 from train.log import CSVLog, Log, Progress, WandbLog, draw_curves
 from train.loop import Trainer
 
 CHECKPOINTS = "checkpoints"
+SPLITS = ("train", "val")
 
 
 def prepare(
@@ -29,20 +31,21 @@ def prepare(
     folder: Path,
     changes: Sequence[str] = (),
     *,
-    resume: bool = False,
+    resume: str | None = None,
     init: Path | None = None,
-    data: Path | None = None,
+    data: str | Path | None = None,
     corpus: Path | None = None,
     workers: int = 1,
     world: World = ALONE,
 ) -> Trainer:
-    """The trainer of a run in `folder`, fresh or where its latest checkpoint left it.
+    """The trainer of a run in `folder`, fresh or where the checkpoint named `resume` left it.
 
     A resumed run keeps the recipe that it was started with, after `changes`. A fresh one refuses a folder in use.
     world: the processes that share the run. The first one alone reads and writes the folder.
     """
     recipe, saved = world.from_first(lambda: _start(recipe, folder, changes, resume=resume, init=init))
-    images, held_out = load("train", data), load("val", data)
+    images, held_out = (load(s, data, side=recipe.image_size, augmentation=recipe.augmentation) for s in SPLITS)
+    _same_classes(images, held_out, saved.state if saved and resume else {})
     trainer = Trainer(
         recipe, images, held_out, folder / CHECKPOINTS, workers, Corpus(corpus) if corpus else None, world
     )
@@ -57,12 +60,12 @@ def prepare(
 
 
 def _start(
-    recipe: Recipe, folder: Path, changes: Sequence[str], *, resume: bool, init: Path | None
+    recipe: Recipe, folder: Path, changes: Sequence[str], *, resume: str | None, init: Path | None
 ) -> tuple[Recipe, checkpoint.Checkpoint | None]:
     """The recipe that is followed, and the checkpoint that is gone on with or begun from."""
     checkpoints = folder / CHECKPOINTS
     if resume:
-        saved = checkpoint.load(checkpoint.latest(checkpoints))
+        saved = checkpoint.load(checkpoint.named_folder(checkpoints, resume))
         if saved.state["recipe"]["name"] != recipe.name:
             raise RecipeError(
                 f"the run in {folder} is of recipe {saved.state['recipe']['name']!r}, not {recipe.name!r}"
@@ -71,6 +74,17 @@ def _start(
     if (checkpoints / checkpoint.LATEST).exists():
         raise CheckpointError(f"{folder} already holds a run; go on with it by --resume, or choose another --out")
     return recipe, checkpoint.load(checkpoint.latest(init / CHECKPOINTS)) if init else None
+
+
+def _same_classes(images: ImageSet, held_out: ImageSet, state: Mapping[str, Any]) -> None:
+    """Raises DataError where the images to validate with, or those of a resumed run, have other classes."""
+    known = tuple(state.get("data", {}).get("classes", images.classes))
+    for classes, which in ((held_out.classes, "images to validate with"), (known, "images that the run began with")):
+        if classes != images.classes:
+            raise DataError(
+                f"the {which} are of {len(classes)} classes ({', '.join(classes[:3])}, ...), those to train on of "
+                f"{len(images.classes)} ({', '.join(images.classes[:3])}, ...); give the same set"
+            )
 
 
 def run(trainer: Trainer, folder: Path, *, wandb: bool = False) -> None:
@@ -107,4 +121,4 @@ def export(folder: Path, target: Path) -> None:
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
     stage = recipe.stages[recipe.stage_at(max(0, saved.step - 1))]
-    save(target, model, image_size=stage.image_size, classes=data["classes"], card=card)
+    save(target, model, image_size=stage.side, classes=data["classes"], card=card)

@@ -43,7 +43,7 @@ class PoolSpec:
     @classmethod
     def of(cls, recipe: Recipe, stage: Stage, split: str, size: int, num_classes: int = 10) -> "PoolSpec":
         limits = {name: getattr(stage, name) for name in ("channels", "max_params", "max_nodes", "max_macs")}
-        return cls(split, size, stage.image_size, num_classes, seed=recipe.seed, **limits)
+        return cls(split, size, stage.side, num_classes, seed=recipe.seed, **limits)
 
 
 @dataclass(frozen=True, eq=False)
