@@ -130,27 +130,27 @@ class Sweep(torch.autograd.Function):
         x, state_gates, edge, w1, w2, w_ih, received, h, inner, sent, gates = ctx.saved_tensors
         d, places = x.shape[-1], x.shape[1]
         kinds = edge.shape[2] // places
+        r, z, n = gates.split(d, dim=-1)
+        by_n = (1 - z) * (1 - n * n)
+        by_r = by_n * state_gates[..., 2 * d :] * r * (1 - r)
+        # (B, P, 3, d): derivative of every new state by what its gates r, z, n were given, before their nonlinearities.
+        slopes = torch.stack([by_r, (x - n) * z * (1 - z), by_n], dim=-2)
+        open_inner, open_sent = inner > 0, (sent > 0).view(x.shape[0], places, kinds * d)
         grad_sent = torch.zeros_like(sent)
-        grad_message = torch.zeros_like(sent).view(x.shape[0], places, kinds * d)
-        grad_inner, grad_x = torch.zeros_like(inner), torch.zeros_like(x)
-        grad_input, grad_state = torch.zeros_like(gates), torch.zeros_like(gates)
+        grad_message = grad_sent.view(x.shape[0], places, kinds * d)
+        grad_new, grad_inner, grad_input = torch.zeros_like(x), torch.zeros_like(inner), torch.zeros_like(gates)
         for start, end in ctx.levels if ctx.reverse else reversed(ctx.levels):
             here, senders = slice(start, end), _senders(start, end, places, kinds, ctx.reverse)
-            mine = slice(start * kinds, end * kinds)
-            g_message = (grad_sent[:, mine] * (sent[:, mine] > 0)).view(x.shape[0], -1, kinds * d)
-            g_inner = torch.matmul(g_message, w2).mul_(inner[:, here] > 0)
+            g_message = grad_message[:, here].mul_(open_sent[:, here])
+            g_inner = torch.matmul(g_message, w2).mul_(open_inner[:, here])
             g = torch.matmul(g_inner, w1).add_(grad_h[:, here])
-            r, z, n = gates[:, here].split(d, dim=-1)
-            g_n = g * (1 - z) * (1 - n * n)
-            g_z = g * (x[:, here] - n) * z * (1 - z)
-            g_r = g_n * state_gates[:, here, 2 * d :] * r * (1 - r)
-            g_input = torch.cat([g_r, g_z, g_n], dim=-1)
-            grad_state[:, here] = torch.cat([g_r, g_z, g_n * r], dim=-1)
-            grad_input[:, here], grad_x[:, here] = g_input, g * z
-            grad_message[:, here], grad_inner[:, here] = g_message, g_inner
+            g_input = torch.mul(g[:, :, None], slopes[:, here]).flatten(2)
+            grad_new[:, here], grad_inner[:, here], grad_input[:, here] = g, g_inner, g_input
             if senders.stop > senders.start:
                 g_received = torch.matmul(g_input, w_ih)
                 grad_sent[:, senders].baddbmm_(edge[:, here, senders].transpose(1, 2), g_received)
+        grad_state = torch.cat([grad_input[..., : 2 * d], grad_input[..., 2 * d :] * r], dim=-1)
+        grad_x = grad_new * z
         return (
             grad_x,
             grad_state,
