@@ -15,7 +15,7 @@ import ghn
 from ghn.errors import CheckpointError
 from train import checkpoint, loop, runs
 from train.config import Recipe
-from train.log import Log, read_rows
+from train.log import Log, Row, read_rows
 from train.loop import Trainer
 from train.recipes import smoke
 
@@ -108,6 +108,25 @@ def test_every_checkpoint_leads_to_the_same_end(uninterrupted: tuple[Trainer, Pa
     run.restore(checkpoint.load(folder / "checkpoints" / "step-00000004"))
     run.run(Log())
     assert_same(run, expected)
+
+
+def test_an_interrupted_run_has_its_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupts:
+        def __init__(self, *args: object) -> None: ...
+
+        def write(self, row: Row) -> None:
+            if row.step == 3:
+                raise KeyboardInterrupt
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(runs, "Progress", Interrupts)
+    run = trainer(tiny(), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(run, tmp_path)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert len(read_rows(tmp_path / "log.csv")) == 4
+    assert not (tmp_path / "ghn").exists()
 
 
 def test_training_leaves_torchs_generator_alone(tmp_path: Path) -> None:

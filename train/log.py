@@ -1,4 +1,4 @@
-"""What a run reports: a CSV row per step, a progress line, curves, and wandb (offline) where asked for."""
+"""What a run reports: a CSV row per step, a progress line, curves, and wandb where asked for."""
 
 import csv
 import io
@@ -72,32 +72,31 @@ class CSVLog:
 
 
 class Progress:
-    """A line on the terminal: step, median loss, mean accuracy, networks per second, skipped, time left."""
+    """A line on the terminal: steps, their pace and the time left, median loss, mean accuracies, what was skipped.
+
+    Where nobody sees it move (a file, a pipe) it is written twice a minute.
+    """
 
     def __init__(self, step: int, steps: int) -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(initial=step, total=steps, unit="step", dynamic_ncols=True, file=sys.stderr, mininterval=1.0)
-        self._losses: deque[float] = deque(maxlen=WINDOW)
-        self._accuracies: deque[float] = deque(maxlen=WINDOW)
-        self._val = float("nan")
-        self._first: Row | None = None
-        self._networks = 0
+        pace = 1.0 if sys.stderr.isatty() else 30.0
+        self._bar = tqdm(initial=step, total=steps, unit="step", dynamic_ncols=True, file=sys.stderr, mininterval=pace)
+        self._recent: deque[Row] = deque(maxlen=WINDOW)
+        self._val = math.nan
 
     def write(self, row: Row) -> None:
-        if row.networks:
-            self._losses.append(row.loss)
-            self._accuracies.append(row.accuracy)
+        self._recent.append(row)
+        counted = [r for r in self._recent if r.networks]
         self._val = self._val if row.val_accuracy is None else row.val_accuracy
-        self._first = self._first or row
-        self._networks += row.networks
-        elapsed = row.seconds - self._first.seconds
+        elapsed = row.seconds - self._recent[0].seconds
+        networks = sum(r.networks for r in self._recent) - self._recent[0].networks  # done in that time
         self._bar.set_postfix(
             {
-                "loss": f"{statistics.median(self._losses or [math.nan]):.3f}",
-                "acc": f"{statistics.fmean(self._accuracies or [math.nan]):.1%}",
+                "loss": f"{statistics.median([r.loss for r in counted] or [math.nan]):.3f}",
+                "acc": f"{statistics.fmean([r.accuracy for r in counted] or [math.nan]):.1%}",
                 "val": f"{self._val:.1%}",
-                "nets/s": f"{self._networks / elapsed:.1f}" if elapsed > 0 else "-",
+                "nets/s": f"{networks / elapsed:.1f}" if elapsed > 0 else "-",
                 "skipped": f"{row.skipped} nets, {row.skipped_steps} steps",
             },
             refresh=False,
@@ -109,20 +108,46 @@ class Progress:
 
 
 class WandbLog:
-    """Rows into a wandb run kept in `folder`, never sent anywhere. Raises GHNError where wandb is missing."""
+    """Rows into a wandb run kept in `folder`: sent if the user is logged in to wandb, else offline (`wandb sync`).
+
+    $WANDB_MODE decides where it is set. A resumed run goes on under the same id. Raises GHNError where wandb is
+    missing or cannot start.
+    """
 
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any]) -> None:
         try:
             import wandb
         except ImportError as error:
             raise GHNError("logging to wandb needs the package wandb; install it or leave --wandb away") from error
-        self._run = wandb.init(project="ghn", name=name, dir=folder, mode="offline", config=dict(config))
+        online = wandb.login(prompt=False, verify=False)
+        mode = None if os.environ.get("WANDB_MODE") else "online" if online else "offline"
+        resume = "allow" if mode == "online" else None
+        try:
+            self._run = wandb.init(
+                project="ghn",
+                name=name,
+                id=_wandb_id(folder),
+                dir=folder,
+                mode=mode,
+                resume=resume,
+                config=dict(config),
+            )
+        except wandb.Error as error:
+            raise GHNError(f"wandb cannot start ({error}); set WANDB_MODE=offline, or leave --wandb away") from error
 
     def write(self, row: Row) -> None:
         self._run.log({key: value for key, value in asdict(row).items() if value is not None}, step=row.step)
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _wandb_id(folder: Path) -> str:
+    """The id of this folder's wandb run, made when it is first asked for."""
+    note = folder / "wandb-id"
+    if not note.exists():
+        write_atomic(note, os.urandom(4).hex().encode())
+    return note.read_text().strip()
 
 
 class Log:
