@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from ghn.assign import functional
 from ghn.model import GHN, GHNConfig
 from ghn.tracing import trace
-from train.step import Job, accuracy, meta_gradient, try_network
+from train import step
+from train.fast import quicken
+from train.step import Job, Trial, accuracy, meta_gradient, try_network
 
 
 def network(width: int) -> nn.Module:
@@ -88,6 +90,48 @@ def test_threads_change_no_bit(ghn: GHN, twice: bool) -> None:
     with ThreadPoolExecutor(3) as threads:
         meta_gradient(ghn, given, budget=10_000, run=threads.map)
     assert all(torch.equal(value, expected[name]) for name, value in gradients(ghn).items())
+
+
+@pytest.mark.parametrize("parts", [[[0, 1, 2]], [[1], [0, 2]], [[2], [0], [1]]])
+def test_parts_add_up_to_the_whole(ghn: GHN, parts: list[list[int]]) -> None:
+    given = jobs()
+    loss, expected = joint_gradient(copy.deepcopy(ghn), given, 0.0)
+    result = meta_gradient(ghn, dict(enumerate(given)), budget=10_000, parts=parts)
+    assert (result.networks, result.skipped) == (3, 0)
+    assert result.loss == pytest.approx(loss, rel=1e-5)
+    assert_close(gradients(ghn), expected)
+
+
+def test_dropout_depends_on_the_jobs_seed_alone(ghn: GHN) -> None:
+    given = jobs((4,))[0]
+    module = nn.Sequential(network(4), nn.Dropout(0.5))
+    graph = trace(module, image_size=8)
+    weights = ghn(ghn.collate([graph]))[0]
+
+    def loss(seed: int | None, before: int) -> float:
+        torch.manual_seed(before)
+        return try_network(Job(graph, module, given.images, given.labels, seed), weights, 0.0, False).loss
+
+    with torch.random.fork_rng(devices=[]):
+        assert loss(7, before=1) == loss(7, before=2) != loss(8, before=1)
+        assert loss(None, before=1) != loss(None, before=2)
+
+
+def test_everything_follows_the_device(ghn: GHN) -> None:
+    """The meta device stands for a GPU, which the machine may not have: it too refuses tensors of the CPU."""
+    given = jobs()
+    ghn = copy.deepcopy(ghn).to("meta")
+    predicted = ghn(ghn.collate([job.graph for job in given]))
+    trials = []
+    for job, weights in zip(given, predicted, strict=True):
+        leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+        logits = functional(quicken(job.module), leaves, job.images.to("meta"))
+        found = torch.autograd.grad(F.cross_entropy(logits, job.labels.to("meta")), list(leaves.values()))
+        trials.append(Trial(0.0, 0, len(job.labels), found))
+    step._backward(predicted, trials)
+    assert step._taken_gradient(ghn).shape == (sum(p.numel() for p in ghn.parameters()),)
+    with pytest.raises(RuntimeError, match="device"):
+        functional(given[0].module, predicted[0], given[0].images)
 
 
 def test_a_network_that_is_not_finite_leaves_the_mean_of_the_others(ghn: GHN) -> None:

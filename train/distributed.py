@@ -109,7 +109,7 @@ class World:
         raise SystemExit(2)
 
     def agree(self, what: str, value: str) -> None:
-        """Raises WorldError unless the value is the same in all processes."""
+        """Raises WorldError unless the value is the same in all processes: what would else be found out too late."""
         found = self._gathered(value)
         if len(set(found)) > 1:
             told = "; ".join(f"process {rank}: {each}" for rank, each in enumerate(found))
