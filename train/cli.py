@@ -1,6 +1,7 @@
 """The commands `ghn train` and `ghn data`."""
 
 import argparse
+import gc
 from pathlib import Path
 
 RECIPES = ("ghn1_cifar10", "ghn2_cifar10", "ghn2_cifar10_cpu", "mlp_cifar10", "ghn2_imagenet", "smoke")
@@ -95,8 +96,6 @@ def run_train(args: argparse.Namespace) -> int:
         raise GHNError("--at says which checkpoint to go on from: give --resume, too")
     if args.resume and args.init:
         raise GHNError("--resume goes on with a run and --init starts one: give one of them")
-
-    import gc
 
     import torch
 
