@@ -11,6 +11,7 @@ networks' own forward and backward, or does not, is measured by benchmarks/step_
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import sys
@@ -59,6 +60,7 @@ class Bench:
     """What a process of either way holds: a trainer, of which `literal` uses the GHN, the networks and the images."""
 
     def __init__(self, way: str, settings: dict[str, Any], threads: int) -> None:
+        gc.freeze()  # as `ghn train` does
         torch.set_num_threads(threads)
         images = load_sample()
         changes = [f"{key}={value}" for key, value in settings.items()]
