@@ -12,7 +12,7 @@ from torch import nn
 import deepnets_gen
 from eval.score import BATCH, Score, score
 from ghn.hyper import Hypernet
-from train.data import Images
+from train.data import ImageSet
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def score_split(
     hyper: Hypernet,
     split: str,
     count: int,
-    images: Images,
+    images: ImageSet,
     *,
     batch: int = BATCH,
     progress: Callable[[NetworkScore], None] = lambda result: None,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from eval.score import Score
     from ghn.hyper import Hypernet
-    from train.data import Images
+    from train.data import ImageSet
 
 DEFAULT = "ghn2-cifar10"
 # Splits of image classifiers that nothing trains on, told without importing them.
@@ -81,7 +81,9 @@ def _register_demo(commands: Any) -> None:
 
 def _common(p: argparse.ArgumentParser) -> None:
     p.add_argument("--checkpoint", default=DEFAULT, metavar="GHN", help=f"name, folder or .pt file (default {DEFAULT})")
-    p.add_argument("--data", metavar="DIR", help="full CIFAR-10: test on its 10,000 images (see `ghn data --help`)")
+    p.add_argument(
+        "--data", metavar="SET", help="full image set to test on, of the GHN's classes (see `ghn data --help`)"
+    )
     p.add_argument("--images", type=_positive, metavar="N", help="use only the first N images")
     p.add_argument("--json", action="store_true", help="print JSON instead of text")
 
@@ -98,7 +100,7 @@ def run_score(args: argparse.Namespace) -> int:
     import ghn
 
     hyper = ghn.load(args.checkpoint)
-    images = _test_images(args.data, args.images, args.image_size or hyper.image_size)
+    images = _test_images(hyper, args.data, args.images, args.image_size)
     rows, report = _compare(hyper, args.model, images, args.seed, baselines=args.baseline)
     if args.record:
         result = rows[-1][1]
@@ -112,7 +114,7 @@ def run_demo(args: argparse.Namespace) -> int:
     import ghn
 
     hyper = ghn.load(args.checkpoint)
-    images = _test_images(args.data, args.images, hyper.image_size)
+    images = _test_images(hyper, args.data, args.images)
     rows, report = _compare(hyper, args.model, images, args.seed, baselines=True)
     _print_rows(args, rows, report.to_dict(), f"{args.model}: {report}")
     return 0
@@ -128,7 +130,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
     out = writable(args.out)
     hyper = ghn.load(args.checkpoint)
-    images = _test_images(args.data, args.images, args.image_size or hyper.image_size)
+    images = _test_images(hyper, args.data, args.images, args.image_size)
     with tqdm(total=args.count, unit="network", file=sys.stderr, disable=None) as bar:
         results = score_split(hyper, args.split, args.count, images, progress=lambda _: bar.update())
     summary = Summary.of([r.score.accuracy for r in results])
@@ -148,24 +150,38 @@ def run_evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _test_images(data: str | None, count: int | None, size: int) -> "Images":
+def _test_images(hyper: "Hypernet", data: str | None, count: int | None, size: int | None = None) -> "ImageSet":
+    """The first `count` test images of the set, or of the packaged sample, at the size that the GHN was trained on.
+
+    Raises DataError where they are of other classes than the GHN's. Names of its own that a GHN has from a file without
+    any ('class 0') are not compared.
+    """
     import torch
 
+    from ghn.errors import DataError
     from train.data import load, load_sample
 
-    images = load("test", data) if data else load_sample()
+    side = size or hyper.image_size
+    how = hyper.card.get("recipe", {}).get("augmentation", "cifar")  # ImageNet's protocol cuts a margin off
+    images = load("test", data, side=side, augmentation=how) if data else load_sample()
+    named = not hyper.classes[0].startswith("class ")
+    if len(images.classes) != len(hyper.classes) or (named and images.classes != hyper.classes):
+        raise DataError(
+            f"the test images are of {len(images.classes)} classes ({', '.join(images.classes[:3])}, ...), the GHN was "
+            f"trained for {len(hyper.classes)} ({', '.join(hyper.classes[:3])}, ...); give its own set with --data"
+        )
     images = images.take(torch.arange(min(count, len(images)))) if count else images
-    return images.resized(size)
+    return images.resized(side)
 
 
-def _record(checkpoint: str, subject: str, images: "Images", result: str) -> None:
+def _record(checkpoint: str, subject: str, images: "ImageSet", result: str) -> None:
     from ghn.io import add_metrics
 
     add_metrics(checkpoint, {f"{subject}, top-1 on {len(images):,} test images of {images.side} px": result})
 
 
 def _compare(
-    hyper: "Hypernet", name: str, images: "Images", seed: int, *, baselines: bool
+    hyper: "Hypernet", name: str, images: "ImageSet", seed: int, *, baselines: bool
 ) -> tuple[list[tuple[str, "Score"]], Any]:
     """Scores of the network with each kind of weights, and the report of the trained GHN's prediction."""
     from eval.benchmark import seeded
@@ -184,7 +200,7 @@ def _compare(
     return [(kind, _score_shown(kind, make(), images)) for kind, make in kinds], report
 
 
-def _score_shown(kind: str, model: "nn.Module", images: "Images") -> "Score":
+def _score_shown(kind: str, model: "nn.Module", images: "ImageSet") -> "Score":
     from tqdm import tqdm
 
     from eval.score import score

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ghn.errors import ModelError
 from ghn.norms import batch_statistics
-from train.data import Images
+from train.data import ImageSet
 
 BATCH = 64  # the published protocol: batch norms see 64 test images at a time
 
@@ -38,7 +38,7 @@ class Score:
 
 @torch.no_grad()
 def score(
-    model: nn.Module, images: Images, *, batch: int = BATCH, progress: Callable[[int], None] = lambda done: None
+    model: nn.Module, images: ImageSet, *, batch: int = BATCH, progress: Callable[[int], None] = lambda done: None
 ) -> Score:
     """Top-1 accuracy and loss of the model on these images, in their order, in one pass.
 

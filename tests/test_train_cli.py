@@ -1,13 +1,16 @@
 """The commands `ghn train` and `ghn data`, as the `ghn` command calls them."""
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+import ghn
 from ghn.errors import CheckpointError, DataError, GHNError
 from train import data, runs
 from train.checkpoint import latest, load
@@ -84,6 +87,38 @@ def test_data_without_the_full_set(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "GHN_DATA" in out
     with pytest.raises(DataError):
         call("data", "--data", "nowhere")
+
+
+def test_classes_and_image_size_come_from_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a folder of pictures to the score of its GHN: three classes, twenty pixels, nothing of CIFAR-10."""
+    from ghn.cli import main
+
+    flowers, out = tmp_path / "flowers", tmp_path / "run"
+    for i in range(90):
+        path = flowers / ("daisy", "rose", "tulip")[i % 3] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 23), (80 * (i % 3), i, 0)).save(path)
+    own = ["--set", "stages.0.image_size=null", "--set", "stages.1.image_size=16", "--set", "val_images=5"]
+    common = ["train", "smoke", "--out", str(out)]
+    threads = torch.get_num_threads()
+    try:
+        assert call(*common, "--data", str(flowers), *own, *SMALL) == 0
+        (flowers / "tulip").rename(flowers / "violet")
+        with pytest.raises(DataError, match=r"began with are of 3 classes \(daisy, rose, tulip"):
+            call(*common, "--data", str(flowers), "--resume")
+    finally:
+        torch.set_num_threads(threads)
+    (flowers / "violet").rename(flowers / "tulip")
+    hyper = ghn.load(out / "ghn")
+    assert hyper.classes == ("daisy", "rose", "tulip")
+    assert (hyper.image_size, hyper.model.config.num_classes) == (16, 3)
+    assert hyper.card["data"] == "image folder flowers: parts of 8 : 1 : 1 by hash of the path"
+    assert json.loads((out / "recipe.json").read_text())["stages"][0]["image_size"] == 20
+    score = ["evaluate", "--split", "test", "--count", "1", "--checkpoint", str(out / "ghn"), "--json"]
+    assert main([*score, "--data", str(flowers)]) == 0
+    assert 0 <= json.loads(capsys.readouterr().out.splitlines()[-1])["summary"]["mean"] <= 1
+    assert main(score) == 2
+    assert "of 10 classes (airplane, automobile, bird, ...), the GHN was trained for 3" in capsys.readouterr().err
 
 
 def test_names_in_the_help_are_those_there_are() -> None:
