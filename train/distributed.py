@@ -10,6 +10,7 @@ all, and what the sum is divided by is known only after all networks have run.
 """
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Generator, Sequence
@@ -128,10 +129,9 @@ class World:
         try:
             yield
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
             raise WorldError(
                 f"process {self.rank} of {self.size} lost the others, one of which has ended; "
-                f"what it said, if anything, stands above; {RESUME} ({reason})"
+                f"what it said, if anything, stands above; {RESUME} ({_reason(error)})"
             ) from error
 
 
@@ -199,6 +199,12 @@ def _with_direct_group(alone: World) -> World:
     if len(set(places)) < len(places) or not all("cuda" in place.split()[-1] for place in places):
         return alone
     return World(alone.rank, alone.size, alone.device, dist.new_group(backend="nccl"))
+
+
+def _reason(error: RuntimeError) -> str:
+    """What gloo or NCCL says has happened, without its place in their sources and their advice."""
+    said = str(error).strip() or type(error).__name__
+    return re.sub(r"\[[^\]]*\.\w+:\d+\] *", "", said.splitlines()[0]).split(". ")[0]
 
 
 @contextmanager
