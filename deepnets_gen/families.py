@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of genotype. sketch: (genotype, num_classes, image_size) -> Sketch.
+    """A kind of genotype: the class, with from_dict and to_dict. sketch: (genotype, num_classes, image_size) -> Sketch.
 
     builder: 'module:function' of (genotype, num_classes, image_size, device) -> nn.Module, imported when it is needed,
     for it needs torch.
     """
 
     name: str
-    genotype: type
+    genotype: Any
     sketch: Callable[[Any, int, int], Sketch]
     builder: str
 

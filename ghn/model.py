@@ -1,4 +1,4 @@
-"""GHN-1, GHN-2 and the MLP baseline: encode, propagate, decode. The forward pass returns weights, touches no network."""
+"""GHN-1, GHN-2 and the MLP baseline: encode, propagate, decode. The forward pass returns weights, no more."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
