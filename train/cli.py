@@ -100,7 +100,7 @@ def run_train(args: argparse.Namespace) -> int:
     import torch
 
     from train import runs
-    from train.distributed import world
+    from train.distributed import leave, world
 
     gc.freeze()  # what is loaded stays: without it, every collection of a run takes 0.2 s to look at torch
     torch.set_num_threads(args.threads)
@@ -118,6 +118,7 @@ def run_train(args: argparse.Namespace) -> int:
             world=here,
         )
         runs.run(trainer, folder, wandb=args.wandb)
+    leave(here)
     return 0
 
 
