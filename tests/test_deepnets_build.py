@@ -17,13 +17,7 @@ DEEPNETS = ("train", "val", "test", "wide", "deep", "dense", "bnfree", "search")
 CONV = Genotype((("conv_3x3", 0), ("conv_1x1", 1)), (("max_pool_3x3", 0), ("skip_connect", 1)), (2,), (2,), 4)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small convolutions on a shared machine: a second thread costs up to twenty times what it saves."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def narrow(split: str, index: int) -> Genotype:

@@ -10,7 +10,6 @@ from pathlib import Path
 import deepnets_reference as reference
 import numpy as np
 import pytest
-import torch
 
 from deepnets_gen.families import sketch
 from deepnets_gen.genotype import Genotype
@@ -35,12 +34,7 @@ SHARES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def made(split: str, index: int) -> literally.Literal:

@@ -2,7 +2,6 @@
 
 import copy
 import sys
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -24,12 +23,7 @@ import literal_step
 SIDE, IMAGES = 16, 12
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

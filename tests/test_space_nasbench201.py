@@ -35,12 +35,7 @@ ONE_DEAD = Nasbench201Genotype(  # state 2 leads nowhere, state 1 is not fed
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def drawn(seed: int, axes: Nasbench201Axes = THIN) -> Nasbench201Genotype:

@@ -25,12 +25,7 @@ PUBLISHED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def torchvision_s(name: str, side: int, device: str = "meta") -> torch.nn.Module:
