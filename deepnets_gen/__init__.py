@@ -1,7 +1,6 @@
 """Corpora of architectures: random networks as plain data, as graphs, and as modules."""
 
-import importlib
-from typing import Any
+from ghn.lazy import exports
 
 # name -> module that defines it. Loaded on first use: drawing networks and their graphs needs no torch.
 _EXPORTS = {
@@ -19,15 +18,4 @@ _EXPORTS = {
     "write_corpus": "deepnets_gen.write",
 }
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'deepnets_gen' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_EXPORTS])
+__getattr__, __dir__ = exports(globals(), _EXPORTS)

@@ -29,7 +29,6 @@ PUBLISHED: dict[str, Published] = {
     "dense": Published(100, 57, 993, 355.1, 182.3, 15.1),
     "bnfree": Published(100, 33, 503, 135.1, 78.1, 10.0),
 }
-DEGREE = (2.3, 2.4)  # average degree, of every split
 SAME_SAMPLER = {
     "val": "train",
     "test": "train",

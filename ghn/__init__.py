@@ -7,8 +7,7 @@ model = ghn.adjust_stem(torchvision.models.resnet50(num_classes=10), 32)
 weights, report = hyper.predict(model)
 """
 
-import importlib
-from typing import Any
+from ghn.lazy import exports
 
 __version__ = "0.1.0"
 
@@ -40,15 +39,4 @@ _EXPORTS = {
     "DataError": "ghn.errors",
 }
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'ghn' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_EXPORTS])
+__getattr__, __dir__ = exports(globals(), _EXPORTS)
