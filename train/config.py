@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from deepnets_gen.genotype import OPS
 from ghn.errors import GHNError
 from ghn.model import GHNConfig
 
@@ -21,6 +22,7 @@ class Stage:
     meta-batch.
     channels: initial width C of every network; None draws it per network as DeepNets-1M's loader does.
     max_params, max_nodes, max_macs: networks above these are left out of the stage and counted; None is no limit.
+    without: names of operations, as in a genotype; networks that have one are left out and counted.
     """
 
     steps: int
@@ -31,6 +33,7 @@ class Stage:
     max_params: int | None = None
     max_nodes: int | None = None
     max_macs: int | None = None
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "networks"):
@@ -39,6 +42,8 @@ class Stage:
         for name in ("image_size", "channels", "max_params", "max_nodes", "max_macs"):
             if getattr(self, name) is not None:
                 _at_least(self, name, 1)
+        if unknown := set(self.without) - set(OPS):
+            raise RecipeError(f"without names {', '.join(sorted(unknown))}; operations are {', '.join(OPS)}")
 
     @property
     def side(self) -> int:
@@ -69,6 +74,7 @@ class Recipe:
     shared_images: all networks of a meta-batch see the same images.
     val_networks, val_images: the fixed held-out handful that is scored every `val_every` steps.
     save_every: steps between checkpoints, of which the last `keep` stay.
+    patience: steps in a row that may fail because nothing in them was finite; with one more the run stops.
     """
 
     name: str
@@ -99,6 +105,7 @@ class Recipe:
     val_every: int = 500
     save_every: int = 200
     keep: int = 2
+    patience: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -110,7 +117,7 @@ class Recipe:
             raise RecipeError(f"ema ({self.ema}) and label_smoothing ({self.label_smoothing}) must be in [0, 1)")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise RecipeError(f"betas are two numbers in [0, 1), not {self.betas}")
-        for name in ("corpus", "node_budget", "val_every", "save_every", "keep"):
+        for name in ("corpus", "node_budget", "val_every", "save_every", "keep", "patience"):
             _at_least(self, name, 1)
         for name in ("lr", "weight_decay", "warmup", "warmup_from", "clip", "lr_floor", "val_networks", "seed"):
             _at_least(self, name, 0)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from deepnets_gen.corpus import Corpus
-from ghn.errors import CheckpointError
+from ghn.errors import CheckpointError, TrainingError
 from ghn.model import GHN
 from train import checkpoint
 from train.config import Recipe, Stage
@@ -41,6 +41,7 @@ class Counts:
     networks_drawn: int = 0
     networks_skipped: int = 0
     steps_skipped: int = 0
+    in_a_row: int = 0  # of these, the last ones
     seconds: float = 0.0
     best: float = -1.0  # validation accuracy in best_stage; another stage scores other images and networks
     best_stage: int = -1
@@ -92,11 +93,23 @@ class Trainer:
             done = self.counts.step
             val = self._validate()
             log.write(replace(row, val_accuracy=val, seconds=self.counts.seconds))
+            self._stop_if_hopeless()
             names = self._names(val)
             if names or done % self.recipe.save_every == 0 or done == self.recipe.steps:
                 self._agree_on_weights()
                 if self.world.first:
                     self.save(names)
+
+    def _stop_if_hopeless(self) -> None:
+        """Raises TrainingError where more steps in a row than the recipe's patience had nothing finite to learn from."""
+        failed, patience = self.counts.in_a_row, self.recipe.patience
+        if failed > patience:
+            raise TrainingError(
+                f"{failed} steps in a row, the last one {self.counts.step - 1}, were skipped because their losses or "
+                f"gradients were not finite, more than the recipe's patience={patience}: the run stops. Its checkpoints "
+                "stay; go on from one with --resume and a smaller learning rate (--set lr=...), `--at best` if the "
+                "latest is spoilt"
+            )
 
     def _improved(self, val: float | None) -> bool:
         """Whether this is the best validation accuracy of the stage so far; if so, it is noted."""
@@ -201,8 +214,10 @@ class Trainer:
                 group["lr"] = lr
             self.optimiser.step()
             update_average(self.average, self.ghn, recipe.ema, counts.step)
+            counts.in_a_row = 0
         else:
             counts.steps_skipped += 1
+            counts.in_a_row += 1
         counts.networks_drawn += len(indices)
         counts.networks_skipped += result.skipped
         counts.step += 1
