@@ -180,7 +180,7 @@ def test_a_run_that_learns_nothing_any_more_stops(tmp_path: Path, monkeypatch: p
     run.run(Log())
     assert (run.counts.step, run.counts.steps_skipped, run.counts.networks_skipped) == (6, 4, 8)
     run = trainer(tiny(patience=2, val_networks=0), tmp_path / "impatient")
-    with pytest.raises(TrainingError, match="3 steps in a row, the last one 4, .* patience=2"):
+    with pytest.raises(TrainingError, match=r"3 steps in a row, the last one 4, .* patience=2"):
         run.run(Log())
     saved = checkpoint.load(checkpoint.latest(run.checkpoints))
     assert (saved.step, saved.state["counts"]["in_a_row"]) == (4, 2)

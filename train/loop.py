@@ -101,14 +101,14 @@ class Trainer:
                     self.save(names)
 
     def _stop_if_hopeless(self) -> None:
-        """Raises TrainingError where more steps in a row than the recipe's patience had nothing finite to learn from."""
+        """Raises TrainingError where more steps in a row than the recipe allows had nothing finite in them."""
         failed, patience = self.counts.in_a_row, self.recipe.patience
         if failed > patience:
             raise TrainingError(
                 f"{failed} steps in a row, the last one {self.counts.step - 1}, were skipped because their losses or "
-                f"gradients were not finite, more than the recipe's patience={patience}: the run stops. Its checkpoints "
-                "stay; go on from one with --resume and a smaller learning rate (--set lr=...), `--at best` if the "
-                "latest is spoilt"
+                f"gradients were not finite, more than the recipe's patience={patience}: the run stops. Its "
+                "checkpoints stay; go on from one with --resume and a smaller learning rate (--set lr=...), from the "
+                "one before the trouble with --at best"
             )
 
     def _improved(self, val: float | None) -> bool:
