@@ -9,6 +9,8 @@ from deepnets_gen.genotype import OPS
 from ghn.errors import GHNError
 from ghn.model import GHNConfig
 
+OPTIMISERS = ("adam", "adamw", "muon")
+
 
 class RecipeError(GHNError, ValueError):
     """A recipe that does not exist or whose numbers cannot be run."""
@@ -59,12 +61,16 @@ class Recipe:
 
     ghn: fields of GHNConfig that differ from its defaults; the classes come from the data. corpus: networks per
     stage's pool. augmentation: of the images, 'cifar' (shift, mirror) or 'imagenet' (crop, mirror, colours).
+    identity: how much of the identity every predicted weight carries at the start (ConvDecoder.start_from_identity).
+    optimiser: 'adam', 'adamw' or 'muon' (train/optim.py).
     weight_decay: with 'adam' it is L2 (a part of the gradient), with 'adamw' decoupled from it.
     warmup: steps in which the learning rate grows linearly, from warmup_from or, where that is 0, from lr / warmup.
     milestones: fractions of the run after which it drops to a tenth. Without any, it stays at lr and falls in the last
     part `decay` of the steps after the warm-up, as a cosine, to lr * lr_floor. Below 1, `decay` makes a run that can
     be made longer without a jump: until the fall its steps are those of every longer run.
     clip: largest gradient norm. clip_network: largest norm of one network's gradient with respect to its weights.
+    local_steps, local_rate: steps that each network takes by itself, with `images` each, and their length relative to
+    the weights' (train/step.py). 1 is the plain gradient.
     ema: decay of the averaged weights, which are the ones evaluated and shipped. bf16: networks run in autocast.
     dropout: networks drop units as their modules say.
     node_budget: nodes in one forward of the GHN; a larger meta-batch is run in pieces, nothing is left out.
@@ -82,6 +88,7 @@ class Recipe:
     ghn: Mapping[str, Any] = field(default_factory=dict)
     corpus: int = 1000
     augmentation: str = "cifar"
+    identity: float = 0.0
     optimiser: str = "adamw"
     lr: float = 1e-3
     weight_decay: float = 1e-2
@@ -93,6 +100,8 @@ class Recipe:
     lr_floor: float = 0.0
     clip: float = 5.0
     clip_network: float | None = None
+    local_steps: int = 1
+    local_rate: float = 0.03
     label_smoothing: float = 0.0
     ema: float = 0.999
     bf16: bool = False
@@ -111,15 +120,17 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise RecipeError(f"recipe {self.name!r} has no stages")
-        if self.optimiser not in ("adam", "adamw"):
-            raise RecipeError(f"optimiser {self.optimiser!r} is neither 'adam' nor 'adamw'")
+        if self.optimiser not in OPTIMISERS:
+            raise RecipeError(f"optimiser {self.optimiser!r} is none of {', '.join(OPTIMISERS)}")
         if not 0 <= self.ema < 1 or not 0 <= self.label_smoothing < 1:
             raise RecipeError(f"ema ({self.ema}) and label_smoothing ({self.label_smoothing}) must be in [0, 1)")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise RecipeError(f"betas are two numbers in [0, 1), not {self.betas}")
-        for name in ("corpus", "node_budget", "val_every", "save_every", "keep", "patience"):
+        for name in ("corpus", "node_budget", "val_every", "save_every", "keep", "patience", "local_steps"):
             _at_least(self, name, 1)
-        for name in ("lr", "weight_decay", "warmup", "warmup_from", "clip", "lr_floor", "val_networks", "seed"):
+        for name in ("lr", "weight_decay", "identity", "warmup", "warmup_from", "clip", "local_rate", "lr_floor"):
+            _at_least(self, name, 0)
+        for name in ("val_networks", "seed"):
             _at_least(self, name, 0)
         _at_least(self, "val_images", 1)
         if not 0 < self.decay <= 1 or not all(0 < fraction <= 1 for fraction in self.milestones):

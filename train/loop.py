@@ -28,7 +28,7 @@ from train.log import Log, Row
 from train.optim import fall_at, lr_at, make_optimiser, optimiser_tensors, restore_optimiser, update_average
 from train.sampler import Pool, PoolSpec, build_pool
 from train.seeds import DROPOUT, IMAGES, INITIAL, generator_for, mixed, seeded
-from train.step import Job, accuracy, meta_gradient
+from train.step import Job, Local, accuracy, meta_gradient
 
 VAL_BATCH = 100
 
@@ -78,6 +78,8 @@ class Trainer:
         self._stage_index = -1
         with seeded(mixed(recipe.seed, 0, INITIAL)):
             self.ghn = GHN(recipe.ghn_config(len(train.classes)))
+        if recipe.identity:
+            self.ghn.decoder.start_from_identity(recipe.identity)
         self.ghn.to(world.device)
         self.average = copy.deepcopy(self.ghn).eval().requires_grad_(False)
         self.optimiser = make_optimiser(self.ghn, recipe)
@@ -204,6 +206,7 @@ class Trainer:
             smoothing=recipe.label_smoothing,
             bf16=recipe.bf16,
             clip_network=recipe.clip_network,
+            local=Local(recipe.local_steps, recipe.local_rate),
             run=self._map,
             parts=parts,
             world=self.world,
@@ -235,7 +238,7 @@ class Trainer:
 
     def _parts(self, indices: Sequence[int]) -> list[list[int]]:
         """Places of a meta-batch of these networks, divided into the recipe's number of parts."""
-        costs = [self._train_pool.cost(index, self._stage.images) for index in indices]
+        costs = [self._train_pool.cost(index, self._stage.images * self.recipe.local_steps) for index in indices]
         return balanced(costs, self.recipe.parts or 1)
 
     def _jobs(self, indices: Sequence[int], places: Sequence[int]) -> dict[int, Job]:
@@ -255,7 +258,7 @@ class Trainer:
     def _drawn(self, place: int) -> tuple[Tensor, Tensor]:
         """Images and labels of the network at this place of the meta-batch."""
         draw = generator_for(self.recipe.seed, self.counts.step, IMAGES, place)
-        images, labels = self._train_images.draw(self._stage.images, draw)
+        images, labels = self._train_images.draw(self._stage.images * self.recipe.local_steps, draw)
         return images.to(self.world.device), labels.to(self.world.device)
 
     def _validate(self) -> float | None:

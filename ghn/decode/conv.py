@@ -31,6 +31,17 @@ class ConvDecoder(nn.Module):
         self.conv = nn.Sequential(nn.Conv2d(4 * hid, 8 * hid, 1), nn.ReLU(), nn.Conv2d(8 * hid, out * inp, 1))
         self.class_layer_predictor = nn.Sequential(nn.ReLU(), nn.Conv2d(out, num_classes, 1))
 
+    @torch.no_grad()
+    def start_from_identity(self, strength: float) -> None:
+        """Puts `strength` on the way from channel i to channel i, at every position of every kernel, and 0 elsewhere.
+
+        It is what the last layer's bias adds to each block. What the other layers decode by chance is nearly the same
+        matrix in every layer of a network, and its powers leave one direction of the image; from here on channels keep
+        their meaning through the layers, and between networks. (Dirac initialisation: Zagoruyko and Komodakis 2017.)
+        """
+        _, bias = affine(self.conv, 2)
+        bias.copy_(strength * torch.eye(*self.max_shape[:2]).flatten())
+
     def forward(self, states: Sequence[Tensor], shapes: Sequence[MaxShape]) -> list[Tensor]:
         """For each (n, d) states and (out, in, h, w) within max_shape: the (n, out, in, h, w) tensors."""
         if not states:
