@@ -159,7 +159,7 @@ class Hypernet:
             batch = self.model.collate([graph])
             states = self.model.node_states(batch)
         with clock("decoding"):
-            plan = DecodePlan.build(batch, self.model.config.max_shape)
+            plan = DecodePlan.build(batch, self.model.decoder)
             blocks = self.model.decode(plan, states)
         with clock("writing"):
             self.model.write(plan, blocks, 1, [out])
