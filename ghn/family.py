@@ -53,9 +53,7 @@ class GHNConfig:
 
 def _ghn3(hid: int, layers: int, heads: int) -> GHNConfig:
     shape = (hid, hid, 11, 11)
-    return GHNConfig(
-        hid=hid, max_shape=shape, propagation="graphormer", decoder="centred", layers=layers, heads=heads
-    )
+    return GHNConfig(hid=hid, max_shape=shape, propagation="graphormer", decoder="centred", layers=layers, heads=heads)
 
 
 # Name -> its config for CIFAR-10. Sources: Zhang et al. 2019 (GHN-1); Knyazev et al. 2021 (GHN-2, MLP); Knyazev et al.

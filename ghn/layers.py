@@ -1,4 +1,4 @@
-"""Weights of linear layers inside `nn.Sequential`, where the published checkpoints' names put them, and parts of them."""
+"""Weights of linear layers inside `nn.Sequential`, where the published checkpoints' names put them, and their parts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

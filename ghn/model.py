@@ -43,10 +43,11 @@ class GHN(nn.Module):
 
     def _start_small(self) -> None:
         """GHN-3's initialisation: small first weights, and embeddings of length 1. ghn_spec section 6."""
-        for layer in (self.decoder_1d.fc[2], *self.decoder.writers):
-            with torch.no_grad():
-                layer.weight.div_(5)
-                layer.bias.zero_()
+        for layer in (self.decoder_1d, self.decoder):
+            for weight, bias in layer.writers():
+                nn.init.zeros_(bias)
+                with torch.no_grad():
+                    weight.div_(5)
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.trunc_normal_(module.weight, std=module.embedding_dim**-0.5)

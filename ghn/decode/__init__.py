@@ -2,7 +2,7 @@
 
 A decoder has `block(shape)`, the largest block that it makes for a weight of that shape, from which the weight is
 tiled, and `class_block(shape)`, the same for a classifier's weight; its forward and its `classifier` take (n, d) states
-and such a block's shape for each group of nodes. `writers` are the layers that give the numbers themselves.
+and such a block's shape for each group of nodes. `writers()` are weight and bias of the layers that give the numbers.
 """
 
 from collections.abc import Callable

@@ -25,7 +25,8 @@ class CentredDecoder(ConvDecoder):
         cuts = [(out, inp, min(h, size), min(w, size)) for out, inp, h, w in shapes]
         blocks = super().forward(states, cuts)
         return [
-            block if cut == shape else _resized(block, shape) for block, cut, shape in zip(blocks, cuts, shapes, strict=True)
+            block if cut == shape else _resized(block, shape)
+            for block, cut, shape in zip(blocks, cuts, shapes, strict=True)
         ]
 
     def _range(self, size: int) -> slice:

@@ -26,9 +26,8 @@ class ConvDecoder(nn.Module):
         self.conv = nn.Sequential(nn.Conv2d(4 * hid, 8 * hid, 1), nn.ReLU(), nn.Conv2d(8 * hid, out * inp, 1))
         self.class_layer_predictor = nn.Sequential(nn.ReLU(), nn.Conv2d(out, num_classes, 1))
 
-    @property
-    def writers(self) -> tuple[nn.Module, ...]:
-        return self.conv[2], self.class_layer_predictor[1]
+    def writers(self) -> list[tuple[Tensor, Tensor]]:
+        return [affine(self.conv, 2), affine(self.class_layer_predictor, 1)]
 
     def block(self, shape: MaxShape) -> MaxShape:
         out, inp, h, w = (min(a, b) for a, b in zip(shape, self.max_shape, strict=True))

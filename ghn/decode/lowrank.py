@@ -1,4 +1,4 @@
-"""Low-rank kernel decoder: every weight is the product of a tall and a wide matrix, so that wide ones need no tiling."""
+"""Low-rank kernel decoder: a weight is the product of a tall and a wide matrix, so that wide ones need no tiling."""
 
 import math
 from collections.abc import Sequence
@@ -18,8 +18,6 @@ class LowRankDecoder(nn.Module):
     (LoGAH's `use_1d_decoder`).
     """
 
-    writers: tuple[nn.Module, ...] = ()  # a product of two small numbers starts small enough
-
     def __init__(self, hid: int, max_shape: MaxShape, rank: int) -> None:
         super().__init__()
         self.rank, self.width = rank, max(max_shape[:2]) * max_shape[2]
@@ -32,6 +30,9 @@ class LowRankDecoder(nn.Module):
             nn.ReLU(),
         )
         self.widen = nn.Linear(rank, self.width)
+
+    def writers(self) -> list[tuple[Tensor, Tensor]]:
+        return []  # a product of two small numbers starts small enough
 
     def block(self, shape: MaxShape) -> MaxShape:
         out, inp, h, w = shape

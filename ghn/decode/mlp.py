@@ -19,13 +19,11 @@ class MLPDecoder(nn.Module):
         super().__init__()
         out, inp, h, w = max_shape
         self.max_shape, self.num_classes = max_shape, num_classes
-        self.mlp = nn.Module()  # the name's first part in published checkpoints
-        self.mlp.fc = nn.Sequential(nn.Linear(hid, 2 * hid), nn.ReLU(), nn.Linear(2 * hid, out * inp * h * w))
+        self.fc = nn.Sequential(nn.Linear(hid, 2 * hid), nn.ReLU(), nn.Linear(2 * hid, out * inp * h * w))
         self.class_layer_predictor = nn.Sequential(nn.ReLU(), nn.Linear(2 * hid, num_classes * out))
 
-    @property
-    def writers(self) -> tuple[nn.Module, ...]:
-        return self.mlp.fc[2], self.class_layer_predictor[1]
+    def writers(self) -> list[tuple[Tensor, Tensor]]:
+        return [affine(self.fc, 2), affine(self.class_layer_predictor, 1)]
 
     def block(self, shape: MaxShape) -> MaxShape:
         out, inp, h, w = (min(a, b) for a, b in zip(shape, self.max_shape, strict=True))
@@ -38,14 +36,14 @@ class MLPDecoder(nn.Module):
         """For each (n, d) states and (out, in, h, w) within max_shape: the (n, out, in, h, w) tensors."""
         if not states:
             return []
-        inner = [F.relu(self.mlp.fc[0](z)) for z in states]
-        values = Sliced.apply(*affine(self.mlp.fc, 2), self._corner, shapes, *inner)
+        inner = [F.relu(self.fc[0](z)) for z in states]
+        values = Sliced.apply(*affine(self.fc, 2), self._corner, shapes, *inner)
         return [v.view(len(z), *shape) for v, z, shape in zip(values, states, shapes, strict=True)]
 
     def classifier(self, states: Sequence[Tensor], shapes: Sequence[MaxShape]) -> list[Tensor]:
         """For each (n, d) states and (num_classes, in, 1, 1): (n, num_classes, in)."""
         return [
-            self.class_layer_predictor(self.mlp.fc[0](z)).view(len(z), self.num_classes, -1)[..., : shape[1]]
+            self.class_layer_predictor(self.fc[0](z)).view(len(z), self.num_classes, -1)[..., : shape[1]]
             for z, shape in zip(states, shapes, strict=True)
         ]
 
