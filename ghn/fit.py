@@ -56,7 +56,7 @@ def kernel_shape(shape: tuple[int, ...]) -> MaxShape:
 
 
 def source_shape(role: Role, shape: tuple[int, ...]) -> MaxShape:
-    """The kernel that a parameter is made from; a position embedding (1, P, C) from (1, C, s, s), s = floor(sqrt(P))."""
+    """The kernel that a parameter is made from; of positions (1, P, C) it is (1, C, s, s), s = floor(sqrt(P))."""
     if role is Role.POSITION and len(shape) == 3:
         side = math.isqrt(shape[1])
         return 1, shape[2], side, side
