@@ -152,15 +152,18 @@ def test_resnet50_from_our_own_trace(models: dict[str, GHN], ghn2or3: str) -> No
         assert relative(weights[name].flatten()[want["sample_index"]].numpy(), np.array(want["sample"])) < 1e-4, name
 
 
-@pytest.mark.parametrize("name", ["d0", "d2", "d3"])
-def test_deepnets_from_our_own_trace(models: dict[str, GHN], name: str) -> None:
+@pytest.mark.parametrize(
+    ("peer", "name"),
+    [(peer, name) for peer in FILES for name in (("d2", "d3") if "ghn3" in peer else ("d0", "d2", "d3"))],
+)
+def test_deepnets_from_our_own_trace(models: dict[str, GHN], peer: str, name: str) -> None:
     """Where the peer's trace is right, ours is the same graph and gives the same weights."""
-    full = REFERENCE / "ghn2_cifar10" / name / "pred.safetensors"
+    full = REFERENCE / peer / name / "pred.safetensors"
     golden = load_file(full) if full.exists() else None
-    model, traced = models["ghn2_cifar10"], ghn.trace(network(name))
-    assert traced.key == graph("ghn2_cifar10", name).key
+    model, traced = models[peer], ghn.trace(network(name))
+    assert traced.key == graph(peer, name).key
     with torch.no_grad():
-        ours, theirs = model(model.collate([traced, graph("ghn2_cifar10", name)]))
+        ours, theirs = model(model.collate([traced, graph(peer, name)]))
     assert ours.keys() == theirs.keys()
     for key in ours:
         assert relative(ours[key].numpy(), theirs[key].numpy()) < 1e-4, key

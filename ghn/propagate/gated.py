@@ -54,8 +54,9 @@ class GatedGNN(nn.Module):
         downstream = edge.transpose(1, 2).flatten(2)  # (B, P receivers, P * k)
         upstream = edge.flatten(2)
         h = batch.pad(x)
-        h = self._sweep(h, downstream, batch.levels, reverse=False)
-        h = self._sweep(h, upstream, batch.levels, reverse=True)
+        with torch.autocast(x.device.type, enabled=False):  # the sweep's own backward keeps to one precision
+            h = self._sweep(h, downstream, batch.levels, reverse=False)
+            h = self._sweep(h, upstream, batch.levels, reverse=True)
         return batch.pack(h)
 
     def _sweep(self, x: Tensor, edge: Tensor, levels: tuple[tuple[int, int], ...], reverse: bool) -> Tensor:
