@@ -69,7 +69,8 @@ def gain(role: Role, shape: tuple[int, ...]) -> float:
     beta is 2 (a ReLU follows), but 1 for depthwise convolutions and the 1 x k half of a factorised one.
     Source: Knyazev et al. 2021, section 4.2 (fan-in normalisation).
     """
-    if not FITS[role].scaled:
+    table = role is Role.POSITION and len(shape) == 2  # rows looked up by index, as of an nn.Embedding
+    if not FITS[role].scaled and not table:
         return 1.0
     _, inp, h, w = kernel_shape(shape)
     beta = 1.0 if len(shape) > 2 and (inp == 1 or h < w) else 2.0

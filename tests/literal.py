@@ -159,7 +159,8 @@ def parameter(
     if slot.role is Role.WEIGHT:
         return _repeat(kernel(model, z, slot.shape), slot.shape) * (_gain(slot.shape) if norm else 1)
     if slot.role is Role.POSITION:
-        return _position(lambda shape: kernel(model, z, shape), slot.shape)
+        table = norm and len(slot.shape) == 2
+        return _position(lambda s: kernel(model, z, s), slot.shape) * (_gain(slot.shape) if table else 1)
     rows = model.decoder_1d(z[None])[0]
     if slot.role is Role.CLASSIFIER_BIAS:
         rows = model.bias_class(rows)

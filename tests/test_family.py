@@ -140,15 +140,3 @@ def test_half_precision_and_compilation_stay_close(name: str) -> None:
         assert 0 < deviation(copy.deepcopy(model).bfloat16()(batch), expected) < 0.02
         states = torch.compile(model.node_states, backend="aot_eager")(batch)
         torch.testing.assert_close(states, model.node_states(batch), rtol=1e-4, atol=1e-5)
-
-
-@needs_reference
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["ghn2", "ghn3-t"])
-def test_compiled_to_machine_code(name: str) -> None:
-    model = GHN(member(name)).eval()
-    batch = model.collate([graph("ghn2_cifar10", "resnet50_32")])
-    with torch.no_grad():
-        states = torch.compile(model.node_states)(batch)
-        torch.testing.assert_close(states, model.node_states(batch), rtol=1e-4, atol=1e-5)
