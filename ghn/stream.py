@@ -41,7 +41,7 @@ def write_shards(
             size += file.write(_header(shard, metadata))
             for slot, (fqn, tensor) in zip(shard, tensors, strict=False):
                 assert fqn == slot.fqn
-                size += file.write(memoryview(_little_endian(tensor)).cast("B"))
+                size += file.write(_little_endian(tensor).data.cast("B"))
                 del tensor  # before the next one is made
         places.update({slot.fqn: name for slot in shard})
     total = sum(ITEM * slot.numel for slot in slots)

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from ghn.graph import ArchGraph, ParamSlot, Uncovered, encoder_shape
 from ghn.primitives import Primitive, Role
 
-SHAPES = [(8, 3, 3, 3), (16, 8, 1, 1), (32, 1, 5, 5), (100, 70, 3, 3), (10, 24), (7, 19), (12, 5, 1, 7), (4, 6, 3), (3, 4, 9, 8)]
+SHAPES = [
+    (8, 3, 3, 3),
+    (16, 8, 1, 1),
+    (32, 1, 5, 5),
+    (100, 70, 3, 3),
+    (10, 24),
+    (7, 19),
+    (12, 5, 1, 7),
+    (4, 6, 3),
+    (3, 4, 9, 8),
+]
 
 
 @st.composite

@@ -88,7 +88,7 @@ from ghn.family import member
 torch.set_num_threads(1)
 hyper = ghn.Hypernet(ghn.GHN(member("logah-t")), {}, 32, tuple("0123456789"))
 with torch.device("meta"):
-    small, large = (nn.Sequential(*(nn.Linear(width, width) for _ in range(count))) for width, count in ((64, 2), (2048, 24)))
+    small, large = nn.Sequential(nn.Linear(64, 64)), nn.Sequential(*(nn.Linear(2048, 2048) for _ in range(24)))
 for model, name in ((small, "small"), (large, "large")):
     model.expected_input_sz = None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -60,6 +60,7 @@ class Recipe:
     part `decay` of the steps after the warm-up, as a cosine, to lr * lr_floor. Below 1, `decay` makes a run that can
     be made longer without a jump: until the fall its steps are those of every longer run.
     clip: largest gradient norm. clip_network: largest norm of one network's gradient with respect to its weights.
+    norm_penalty: what each network's loss grows by for the norm of each of its weights (GHN-3: 3e-5).
     ema: decay of the averaged weights, which are the ones evaluated and shipped. bf16: networks run in autocast.
     dropout: networks drop units as their modules say.
     node_budget: nodes in one forward of the GHN; a larger meta-batch is run in pieces, nothing is left out.
@@ -88,6 +89,7 @@ class Recipe:
     clip: float = 5.0
     clip_network: float | None = None
     label_smoothing: float = 0.0
+    norm_penalty: float = 0.0
     ema: float = 0.999
     bf16: bool = False
     dropout: bool = True
@@ -112,7 +114,17 @@ class Recipe:
             raise RecipeError(f"betas are two numbers in [0, 1), not {self.betas}")
         for name in ("corpus", "node_budget", "val_every", "save_every", "keep"):
             _at_least(self, name, 1)
-        for name in ("lr", "weight_decay", "warmup", "warmup_from", "clip", "lr_floor", "val_networks", "seed"):
+        for name in (
+            "lr",
+            "weight_decay",
+            "warmup",
+            "warmup_from",
+            "clip",
+            "lr_floor",
+            "val_networks",
+            "norm_penalty",
+            "seed",
+        ):
             _at_least(self, name, 0)
         _at_least(self, "val_images", 1)
         if not 0 < self.decay <= 1 or not all(0 < fraction <= 1 for fraction in self.milestones):

@@ -65,6 +65,7 @@ def meta_gradient(
     *,
     budget: int,
     smoothing: float = 0.0,
+    penalty: float = 0.0,
     bf16: bool = False,
     clip_network: float | None = None,
     run: Callable[..., Iterable[Trial]] = map,
@@ -73,6 +74,7 @@ def meta_gradient(
 ) -> MetaStep:
     """Leaves in the GHN's `.grad` the gradient of the mean cross-entropy over the networks with finite results.
 
+    penalty: what a network's loss grows by for the norm of each of its weights; not in the loss that is reported.
     clip_network: largest norm of one network's gradient with respect to its weights; longer ones are shortened, so
     that a single exploding network does not decide the step.
     run: `map`, or that of a thread pool: the networks are independent, and the result is the same bit for bit.
@@ -88,7 +90,8 @@ def meta_gradient(
         for piece in chunks([jobs[place].graph for place in part], budget):
             here = [jobs[place] for place in part[piece]]
             predicted = ghn(ghn.collate([job.graph for job in here]))
-            arguments = [(job, w, smoothing, bf16, clip_network) for job, w in zip(here, predicted, strict=True)]
+            settings = (smoothing, bf16, clip_network, penalty)
+            arguments = [(job, w, *settings) for job, w in zip(here, predicted, strict=True)]
             distinct = len({id(job.module) for job in here}) == len(here)  # a module holds one set of weights at a time
             results = list((run if distinct else map)(lambda each: try_network(*each), arguments))
             _backward(predicted, results)
@@ -130,7 +133,12 @@ class _Tally:
 
 
 def try_network(
-    job: Job, weights: Mapping[str, Tensor], smoothing: float, bf16: bool, clip: float | None = None
+    job: Job,
+    weights: Mapping[str, Tensor],
+    smoothing: float,
+    bf16: bool,
+    clip: float | None = None,
+    penalty: float = 0.0,
 ) -> Trial:
     """Loss of one network with the predicted weights and its gradient with respect to each of them, in their order."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
@@ -144,7 +152,8 @@ def try_network(
     correct = int((logits.argmax(1) == job.labels).sum())
     if not torch.isfinite(loss):
         return Trial(float("nan"), 0, len(job.labels), None)
-    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    total = loss + penalty * sum(w.norm() for w in leaves.values()) if penalty else loss
+    gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     present = [g for g in gradients if g is not None]
     norm = nn.utils.get_total_norm(present)
     if not torch.isfinite(norm):
