@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import literal
 import numpy as np
@@ -140,3 +141,23 @@ def test_half_precision_and_compilation_stay_close(name: str) -> None:
         assert 0 < deviation(copy.deepcopy(model).bfloat16()(batch), expected) < 0.02
         states = torch.compile(model.node_states, backend="aot_eager")(batch)
         torch.testing.assert_close(states, model.node_states(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_the_documented_table_is_the_family() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "family.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    table = {row[0].strip("`"): row for row in rows if len(row) == 7}
+    assert list(table) == list(MEMBERS)
+    for name, (_, propagate, decode, fit, width, *numbers) in table.items():
+        config = MEMBERS[name]
+        assert f"`{config.propagation}`" in propagate
+        assert f"`{config.decoder}`" in decode
+        assert fit == ("scaled" if config.weight_norm else "as decoded")
+        assert int(width) == config.hid
+        if config.propagation == "graphormer":
+            assert f"{config.layers} layers, {config.heads} heads" in propagate
+        if config.decoder == "lowrank":
+            assert f"rank {config.rank}" in decode
+        with torch.device("meta"):
+            sizes = [GHN(member(name, classes, size)) for classes, size in ((10, 32), (1000, 224))]
+        assert numbers == [f"{sum(p.numel() for p in model.parameters()):,}" for model in sizes]
