@@ -171,6 +171,8 @@ def positive(text: str) -> int:
 
 def run_predict(args: argparse.Namespace) -> int:
     """Handler of `ghn predict`."""
+    from ghn.stream import SHARDS
+
     out = _folder(args.out) if args.stream else writable(args.out)
     with _progress() as say:
         say(f"loading {args.checkpoint}")
@@ -188,8 +190,9 @@ def run_predict(args: argparse.Namespace) -> int:
         options: dict[str, Any] = {"example_input": example, "strict": not args.partial}
         with _sized(args.model, size):
             if out and args.stream:
-                report = hyper.stream(out, model, **options, metadata=_origin(record, hyper))
-                record["out"] = {"file": str(out), "bytes": sum(f.stat().st_size for f in out.glob("*.safetensors"))}
+                options |= {"metadata": _origin(record, hyper), "progress": lambda done: say(f"{out}: {done:.0%}")}
+                report = hyper.stream(out, model, **options)
+                record["out"] = {"file": str(out), "bytes": sum(f.stat().st_size for f in out.glob(SHARDS))}
             else:
                 weights, report = hyper.predict(model, **options)
         if out and not args.stream:

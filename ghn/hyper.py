@@ -1,7 +1,7 @@
 """Hypernet: a trained GHN as its users see it: predict, init, embed."""
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,12 +119,13 @@ class Hypernet:
         strict: bool = True,
         shard_bytes: int = 10**9,
         metadata: Mapping[str, str] | None = None,
+        progress: Callable[[float], object] = lambda done: None,
     ) -> Report:
         """A report, when every parameter is in the folder, in safetensors files of up to shard_bytes with an index.
 
         Each tensor is made when it is written, so that memory is needed for the largest one and not for the network,
-        which may be on the meta device. metadata: texts for the files' headers. Raises as `predict`, and GHNError
-        where the disk does not take it.
+        which may be on the meta device. metadata: texts for the files' headers. progress: called with the part that has
+        been made, from 0 to 1. Raises as `predict`, and GHNError where the disk does not take it.
         """
         clock = _Clock()
         graph = self._graph(model, graph, example_input, strict, clock)
@@ -134,10 +135,13 @@ class Hypernet:
 
         def tensors() -> Iterator[tuple[str, Tensor]]:
             order = {slot.fqn: place for place, slot in enumerate(graph.slots)}
+            left = total = sum(slot.numel for slot in graph.slots)
             for plan in DecodePlan.pieces(batch, self.model.decoder, PIECE):
                 with clock("decoding"):
                     (weights,) = self.model.write(plan, self.model.decode(plan, states), 1)
                 for name in sorted(weights, key=order.__getitem__):
+                    left -= weights[name].numel()
+                    progress(1 - left / total)
                     yield name, weights.pop(name)
 
         with clock("writing"):

@@ -5,6 +5,7 @@ argparse.Namespace beside them), and ghn3's published one (a joblib pickle of th
 is told). GHN-3's tensors are renamed, and their shapes differ from ours in dimensions of size 1.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,9 +108,9 @@ def _config(config: Mapping[str, Any]) -> GHNConfig:
 
 def told(state: Mapping[str, Tensor]) -> GHNConfig:
     """The config of a bare state_dict, as its keys and shapes tell it. Raises KeyError on another model's."""
-    spatial, hid = len(state["shape_enc.embed_spatial.weight"]), state["embed.weight"].shape[1]
-    size = {9: 11}.get(spatial, 16)
-    channels = round(len(state["decoder.conv.2.weight"]) ** 0.5)
+    hid = state["embed.weight"].shape[1]
+    size = math.isqrt(len(state["decoder.fc.0.weight"]) // (4 * hid))
+    channels = math.isqrt(len(state["decoder.conv.2.weight"]))
     common: dict[str, Any] = {
         "num_classes": len(state["decoder.class_layer_predictor.1.weight"]),
         "hid": hid,

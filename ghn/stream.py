@@ -15,6 +15,7 @@ from ghn.files import replacing, write
 from ghn.graph import ParamSlot
 
 INDEX = "model.safetensors.index.json"
+SHARDS = "model-[0-9]*-of-[0-9]*.safetensors"
 ITEM = 4  # bytes of a number
 PIECE = 2**22  # numbers that are decoded at a time, so that small tensors share the work
 
@@ -25,29 +26,30 @@ def write_shards(
     tensors: Iterator[tuple[str, Tensor]],
     shard_bytes: int,
     metadata: Mapping[str, str],
-) -> int:
-    """Bytes written to `model-00001-of-0000N.safetensors`, ..., for the slots' tensors, which come in their order.
+) -> None:
+    """Files `model-00001-of-0000N.safetensors`, ..., with the slots' tensors, which come in their order.
 
     A shard holds up to shard_bytes, or a single larger tensor, and appears whole or not at all; the index comes last,
-    so that a folder without one is not complete. Raises GHNError where the disk does not take it.
+    so that a folder without one is not complete. Shards and index that are there already give way to these. Raises
+    GHNError where the disk does not take it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX).unlink(missing_ok=True)
+    for old in (folder / INDEX, *folder.glob(SHARDS)):
+        old.unlink(missing_ok=True)
     shards = _shards(slots, shard_bytes)
-    places, size = {}, 0
+    places = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         with replacing(folder / name) as path, path.open("wb") as file:
-            size += file.write(_header(shard, metadata))
+            file.write(_header(shard, metadata))
             for slot, (fqn, tensor) in zip(shard, tensors, strict=False):
                 assert fqn == slot.fqn
-                size += file.write(_little_endian(tensor).data.cast("B"))
+                file.write(_little_endian(tensor).data.cast("B"))
                 del tensor  # before the next one is made
         places.update({slot.fqn: name for slot in shard})
     total = sum(ITEM * slot.numel for slot in slots)
     index = {"metadata": {"total_size": total}, "weight_map": places}
     write(folder / INDEX, (json.dumps(index, indent=1) + "\n").encode())
-    return size
 
 
 def _little_endian(tensor: Tensor) -> np.ndarray:

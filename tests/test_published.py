@@ -196,7 +196,7 @@ class Reaching:
 
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 def test_a_tensor_reaches_no_further_than_its_numbers(tmp_path: Path) -> None:
-    for size, message in ((3, "embed_spatial"), (4, "no readable pickle"), (2**60, "no readable pickle")):
+    for size, message in ((3, "embed.weight"), (4, "no readable pickle"), (2**60, "no readable pickle")):
         (tmp_path / "bad.pt").write_bytes(pickle.dumps({"a": Reaching(size)}, 4))
         with pytest.raises(CheckpointError, match=message):
             ghn.load(tmp_path / "bad.pt")
@@ -216,7 +216,7 @@ def test_a_tensor_reaches_no_further_than_its_numbers(tmp_path: Path) -> None:
         (lambda d: d["state_dict"].update(more=torch.zeros(1)), "more is one too many"),
         (lambda d: d["state_dict"].update(ln=3), "not a dict of tensors alone"),
         (lambda d: d.update(state_dict=[1]), "not a dict of tensors alone"),
-        (lambda d: (d.clear(), d.update(weights=torch.zeros(2))), "embed_spatial"),
+        (lambda d: (d.clear(), d.update(weights=torch.zeros(2))), "embed.weight"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, change: Callable[[dict], Any], message: str) -> None:

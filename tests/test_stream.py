@@ -42,7 +42,12 @@ def test_streamed_weights_are_the_predicted_ones(tmp_path: Path, name: str, shar
     with torch.device("meta"):
         model = network()
     expected, _ = hyper.predict(model)
-    report = hyper.stream(tmp_path, model, shard_bytes=shard_bytes, metadata={"from": "here"})
+    (tmp_path / "model-00009-of-00009.safetensors").write_bytes(b"of an earlier prediction")
+    done: list[float] = []
+    options = {"metadata": {"from": "here"}, "progress": done.append}
+    report = hyper.stream(tmp_path, model, shard_bytes=shard_bytes, **options)
+    assert done == sorted(done)
+    assert done[-1] == 1
     index = json.loads((tmp_path / INDEX).read_text())
     files = sorted(path.name for path in tmp_path.glob("*.safetensors"))
     assert files == sorted(set(index["weight_map"].values()))
