@@ -37,7 +37,7 @@ class Way:
     """How a network is run. images: at a time. recompute: activations inside cells, in the backward pass."""
 
     channels_last: bool = True
-    depthwise: bool = True
+    fast: bool = True
     bf16: bool = False
     recompute: bool = False
     images: int = IMAGES
@@ -45,16 +45,16 @@ class Way:
 
 WAYS = {
     "ours": Way(),
-    "plain depthwise": Way(depthwise=False),
-    "plain": Way(channels_last=False, depthwise=False),
+    "plain convolutions": Way(fast=False),
+    "plain": Way(channels_last=False, fast=False),
     "bf16": Way(bf16=True),
     "recompute": Way(recompute=True),
     "32 images": Way(images=32),
     "128 images": Way(images=128),
 }
 PAIRS = {  # what is compared with what, per image
-    "contiguous instead of channels-last, both with torch's depthwise convolutions": ("plain", "plain depthwise"),
-    "torch's depthwise convolutions instead of train/fast.py": ("plain depthwise", "ours"),
+    "contiguous instead of channels-last, both with torch's own convolution calls": ("plain", "plain convolutions"),
+    "torch's own convolution calls instead of train/fast.py": ("plain convolutions", "ours"),
     "neither": ("plain", "ours"),
     "bfloat16, but for networks with attention": ("bf16", "ours"),
     "activations of the cells recomputed": ("recompute", "ours"),
@@ -94,7 +94,7 @@ def cases(genotypes: list[Any]) -> list[Case]:
 def prepared(case: Case, way: Way) -> Callable[[], None]:
     """One forward and backward pass, ready to be run."""
     network = deepnets_gen.build(case.genotype, 10, SIDE, device="meta").train()
-    if way.depthwise:
+    if way.fast:
         quicken(network)
     leaves = {name: value.clone().requires_grad_() for name, value in case.weights.items()}
     replaced(network, leaves)

@@ -72,9 +72,14 @@ class Genotype:
         assert self.flow  # raises where nothing flows
 
     @cached_property
+    def ops(self) -> frozenset[str]:
+        """The operations of both cells."""
+        return frozenset(op for op, _ in (*self.normal, *self.reduce))
+
+    @cached_property
     def is_vit(self) -> bool:
         """Whether it attends: such networks have a patch stem, a position encoding and no striding."""
-        return any(op == "msa" for op, _ in (*self.normal, *self.reduce))
+        return "msa" in self.ops
 
     @property
     def steps(self) -> int:

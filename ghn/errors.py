@@ -21,6 +21,10 @@ class CheckpointError(GHNError):
     """A checkpoint that is missing, damaged, or of another version."""
 
 
+class TrainingError(GHNError):
+    """A run that can learn nothing any more."""
+
+
 class ModelError(GHNError):
     """A model name that resolves to nothing, or a model that cannot run as asked."""
 

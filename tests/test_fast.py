@@ -26,6 +26,30 @@ def test_values_and_gradients(kernel: int, dilation: int, stride: int, side: int
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [1, 7, 8])
+@pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
+def test_pointwise_values_and_gradients(side: int, stride: int, memory: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(6, 4, 1, stride=stride, bias=False)
+    fast = quicken(copy.deepcopy(plain))
+    assert "forward" in vars(fast)
+    x = torch.randn(3, 6, side, side).to(memory_format=memory).requires_grad_()
+    results = []
+    for layer in (plain, fast):
+        y = layer(x)
+        results.append((y, *torch.autograd.grad(y.sin().sum(), (x, layer.weight))))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert fast(x).is_contiguous(memory_format=torch.channels_last) or side == 1
+
+
 def test_other_layers_are_left_alone() -> None:
-    layers = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, groups=4, bias=True))
+    layers = nn.Sequential(
+        nn.Conv2d(4, 4, 3),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Conv2d(4, 4, 3, groups=4, bias=True),
+        nn.Conv2d(4, 4, 1, padding=1, bias=False),
+        nn.Conv2d(4, 4, 1, groups=2, bias=False),
+    )
     assert all("forward" not in vars(layer) for layer in quicken(layers))

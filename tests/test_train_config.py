@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ghn.model import GHN, GHNConfig
-from train.config import Recipe, RecipeError, Stage
-from train.optim import fall_at, lr_at, make_optimiser, optimiser_tensors, restore_optimiser, update_average
+from train.config import OPTIMISERS, Recipe, RecipeError, Stage
+from train.optim import (
+    fall_at,
+    lr_at,
+    make_optimiser,
+    optimiser_tensors,
+    polar,
+    restore_optimiser,
+    update_average,
+)
 from train.recipes import RECIPES, recipe
 
 
@@ -44,7 +52,7 @@ def test_changes() -> None:
         ("stages.0.images=1", "images must be at least 2"),
         ("stages=[]", "has no stages"),
         ("stages=3", "not a recipe"),
-        ("optimiser=sgd", "neither 'adam' nor 'adamw'"),
+        ("optimiser=sgd", "none of adam, adamw, muon"),
         ("ema=1", "must be in"),
         ("betas=[0.9]", "two numbers"),
         ("lr=-1", "lr must be at least 0"),
@@ -148,6 +156,49 @@ def test_weight_decay_is_l2_or_decoupled(optimiser: str) -> None:
         assert torch.allclose(model.weight.detach(), weight, rtol=1e-10)
 
 
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7), (5, 2, 2, 1)])
+def test_muon_moves_a_matrix_along_the_polar_factor_of_its_momentum(shape: tuple[int, ...]) -> None:
+    """Three steps against the singular value decomposition; a vector beside it moves as by AdamW."""
+    made = recipe("smoke").changed(["optimiser=muon", "weight_decay=0.3", "lr=0.1", "betas=[0.8, 0.9]"])
+    draw = torch.Generator().manual_seed(0)
+    model = nn.ParameterList([torch.randn(shape, generator=draw), torch.randn(3, generator=draw)]).double()
+    twin = nn.ParameterList([model[1].detach().clone()])
+    matrix, mean = model[0].detach().flatten(1).clone(), torch.zeros(shape).double().flatten(1)
+    ours = make_optimiser(model, made)
+    theirs = torch.optim.AdamW(twin, lr=0.1, betas=(0.8, 0.9), weight_decay=0.3)
+    for _ in range(3):
+        model[0].grad = torch.randn(shape, generator=draw, dtype=torch.float64)
+        model[1].grad = twin[0].grad = torch.randn(3, generator=draw, dtype=torch.float64)
+        gradient = model[0].grad.flatten(1)
+        ours.step()
+        theirs.step()
+        mean = 0.95 * mean + 0.05 * gradient
+        u, s, vh = torch.linalg.svd(0.05 * gradient + 0.95 * mean, full_matrices=False)
+        damped = s / (s.square() + 1e-4 * s[0] ** 2).sqrt()
+        rows, columns = matrix.shape
+        matrix = matrix * (1 - 0.1 * 0.3) - 0.2 * math.sqrt(max(1, rows / columns)) * (u * damped) @ vh
+        assert torch.allclose(model[0].detach().flatten(1), matrix, rtol=1e-8)
+        assert torch.equal(model[1], twin[0])
+
+
+def test_muon_leaves_embeddings_to_adam_and_what_has_no_gradient_alone() -> None:
+    made = recipe("smoke").changed(["optimiser=muon"])
+    model = nn.ModuleList([nn.Embedding(4, 3), nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)])
+    before = [p.detach().clone() for p in model.parameters()]
+    optimiser = make_optimiser(model, made)
+    model[1](model[0](torch.tensor([1]))).sum().backward()
+    optimiser.step()
+    moved = [not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True)]
+    assert moved == [True, True, False]
+    keys = {name.split(".", 1)[0] for name in optimiser_tensors(model, optimiser) if name.endswith(".0.weight")}
+    assert keys == {"step", "exp_avg", "exp_avg_sq"}
+    assert all(p.grad is not None for p in (*model[0].parameters(), *model[1].parameters()))
+
+
+def test_polar_factor_of_nothing_is_nothing() -> None:
+    assert torch.equal(polar(torch.zeros(4, 2)), torch.zeros(4, 2))
+
+
 def test_image_sizes_come_from_the_data_where_none_is_given() -> None:
     made = recipe("smoke").changed(["stages.0.image_size=null"])
     assert made.image_size is None
@@ -174,6 +225,12 @@ def test_published_hyper_parameters() -> None:
         assert made.ghn_config(classes).hid == 32
     assert recipe("ghn1_cifar10").ghn_config(10) == GHNConfig(cutoff=1, weight_norm=False, layernorm=False)
     assert recipe("ghn2_imagenet").ghn_config(1000).max_shape == (64, 64, 16, 16)
+
+
+def test_a_start_from_identity_needs_a_decoder_that_has_one() -> None:
+    with pytest.raises(RecipeError, match="'lowrank' has none"):
+        recipe("smoke").changed(["identity=0.5", "ghn.decoder=lowrank"])
+    assert recipe("ghn3_t_cifar10").changed(["identity=0.5"]).identity == 0.5
 
 
 def test_published_hyper_parameters_of_ghn3() -> None:
@@ -223,7 +280,7 @@ def test_average_without_decay_is_the_model() -> None:
     assert torch.equal(average.weight, model.weight)
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_optimiser_restored_continues_exactly(optimiser: str) -> None:
     made = recipe("smoke").changed([f"optimiser={optimiser}"])
     torch.manual_seed(0)

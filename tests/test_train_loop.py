@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import torch
 from training import TINY, tensors, tiny, trainer
 
 import ghn
-from ghn.errors import CheckpointError
+from ghn.errors import CheckpointError, TrainingError
 from ghn.family import member
 from train import checkpoint, loop, runs
 from train.config import Recipe
 from train.log import Log, Row, read_rows
 from train.loop import Trainer
 from train.recipes import smoke
+from train.step import Job
 
 CHILD = """
 import os, signal, sys
@@ -162,6 +164,27 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, monkeypatch: 
     for step in (1, 3):
         assert all(torch.equal(seen[step][1][name], value) for name, value in seen[step - 1][1].items())
     assert all(torch.isfinite(value).all() for value in tensors(run).values())
+
+
+def test_a_run_that_learns_nothing_any_more_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps 0 and 2 to 4 fail. A patience of two forgives the first and the next two; that of three forgives all."""
+    original = loop.meta_gradient
+
+    def poisoned(ghn: torch.nn.Module, jobs: Mapping[int, Job], **kwargs: object) -> object:
+        images = {place: torch.full_like(job.images, float("nan")) for place, job in jobs.items()}
+        fails = run.counts.step in (0, 2, 3, 4)
+        given = {place: replace(job, images=images[place]) if fails else job for place, job in jobs.items()}
+        return original(ghn, given, **kwargs)  # ty: ignore[invalid-argument-type]
+
+    monkeypatch.setattr(loop, "meta_gradient", poisoned)
+    run = trainer(tiny(patience=3, val_networks=0), tmp_path / "patient")
+    run.run(Log())
+    assert (run.counts.step, run.counts.steps_skipped, run.counts.networks_skipped) == (6, 4, 8)
+    run = trainer(tiny(patience=2, val_networks=0), tmp_path / "impatient")
+    with pytest.raises(TrainingError, match=r"3 steps in a row, the last one 4, .* patience=2"):
+        run.run(Log())
+    saved = checkpoint.load(checkpoint.latest(run.checkpoints))
+    assert (saved.step, saved.state["counts"]["in_a_row"]) == (4, 2)
 
 
 def test_stages_change_size_and_networks(tmp_path: Path) -> None:

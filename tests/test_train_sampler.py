@@ -85,6 +85,14 @@ def test_networks_that_are_too_deep_for_their_images_are_left_out() -> None:
     assert len(found.genotypes) == 20
 
 
+def test_networks_with_unwanted_operations_are_left_out() -> None:
+    found = build_pool(replace(SPEC, size=20, max_params=None, max_macs=None, max_nodes=None, without=("msa", "cse")))
+    kept = deepnets_gen.generate("train", sum(found.funnel.values()))
+    expected = [replace(g, channels=8) for g in kept if not g.is_vit and not {"cse"} & g.ops]
+    assert list(found.genotypes) == expected
+    assert {"with cse", "with msa", "with cse and msa"} >= set(found.funnel) - {"accepted"} >= {"with cse", "with msa"}
+
+
 def test_impossible_limits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampler, "_GIVE_UP", 5)
     with pytest.raises(RecipeError, match="only 0 of 5"):

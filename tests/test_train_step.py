@@ -1,6 +1,7 @@
 """The meta-batch's gradient against the plain joint backward, and what is not finite left out and counted."""
 
 import copy
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,7 +14,7 @@ from ghn.model import GHN, GHNConfig
 from ghn.tracing import trace
 from train import step
 from train.fast import quicken
-from train.step import Job, Trial, accuracy, meta_gradient, try_network
+from train.step import Job, Local, Trial, accuracy, meta_gradient, try_network
 
 
 def network(width: int) -> nn.Module:
@@ -269,3 +270,42 @@ def test_accuracy_by_hand(ghn: GHN) -> None:
     found = accuracy(ghn, job.graph, job.module, [(job.images, job.labels)])
     assert found == pytest.approx(expected)
     assert job.module.training
+
+
+def test_local_steps_add_up_the_gradients_along_the_way(ghn: GHN) -> None:
+    """Against steps written out with autograd on parameters of a module; loss and accuracy are of the first."""
+    (job,) = jobs((8,), images=9)
+    weights = ghn(ghn.collate([job.graph]))[0]
+    trial = try_network(job, weights, 0.1, False, None, Local(3, 0.05))
+    module = network(8)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(weights[name])
+    total = {name: torch.zeros_like(p) for name, p in module.named_parameters()}
+    for number, (x, y) in enumerate(zip(job.images.split(3), job.labels.split(3), strict=True)):
+        logits = module(x)
+        loss = F.cross_entropy(logits, y, label_smoothing=0.1)
+        if number == 0:
+            assert (trial.loss, trial.images) == (pytest.approx(loss.item()), 3)
+            assert trial.correct == int((logits.argmax(1) == y).sum())
+        module.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for name, p in module.named_parameters():
+                total[name] += p.grad
+                p -= 0.05 * p.norm() / p.grad.norm() * p.grad
+    for name, gradient in zip(weights, trial.gradients, strict=True):
+        torch.testing.assert_close(gradient, total[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_that_fails_on_its_way_is_left_out(ghn: GHN) -> None:
+    (job,) = jobs((8,), images=8)
+    images = job.images.clone()
+    images[4:] = float("inf")
+    spoilt = Job(job.graph, job.module, images, job.labels)
+    weights = ghn(ghn.collate([job.graph]))[0]
+    assert try_network(spoilt, weights, 0.0, False, None, Local(1, 0.0)).gradients is None
+    trial = try_network(spoilt, weights, 0.0, False, None, Local(2, 0.01))
+    assert trial.gradients is None
+    assert math.isnan(trial.loss)
+    assert meta_gradient(ghn, [spoilt, job], budget=10**6, local=Local(2, 0.01)).skipped == 1

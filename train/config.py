@@ -5,8 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from deepnets_gen.genotype import OPS
 from ghn.errors import GHNError
 from ghn.model import GHNConfig
+
+OPTIMISERS = ("adam", "adamw", "muon")
 
 
 class RecipeError(GHNError, ValueError):
@@ -21,6 +24,7 @@ class Stage:
     meta-batch.
     channels: initial width C of every network; None draws it per network as DeepNets-1M's loader does.
     max_params, max_nodes, max_macs: networks above these are left out of the stage and counted; None is no limit.
+    without: names of operations, as in a genotype; networks that have one are left out and counted.
     """
 
     steps: int
@@ -31,6 +35,7 @@ class Stage:
     max_params: int | None = None
     max_nodes: int | None = None
     max_macs: int | None = None
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "networks"):
@@ -39,6 +44,8 @@ class Stage:
         for name in ("image_size", "channels", "max_params", "max_nodes", "max_macs"):
             if getattr(self, name) is not None:
                 _at_least(self, name, 1)
+        if unknown := set(self.without) - set(OPS):
+            raise RecipeError(f"without names {', '.join(sorted(unknown))}; operations are {', '.join(OPS)}")
 
     @property
     def side(self) -> int:
@@ -54,6 +61,8 @@ class Recipe:
 
     ghn: fields of GHNConfig that differ from its defaults; the classes come from the data. corpus: networks per
     stage's pool. augmentation: of the images, 'cifar' (shift, mirror) or 'imagenet' (crop, mirror, colours).
+    identity: how much of the identity every predicted weight carries at the start (ConvDecoder.start_from_identity).
+    optimiser: 'adam', 'adamw' or 'muon' (train/optim.py).
     weight_decay: with 'adam' it is L2 (a part of the gradient), with 'adamw' decoupled from it.
     warmup: steps in which the learning rate grows linearly, from warmup_from or, where that is 0, from lr / warmup.
     milestones: fractions of the run after which it drops to a tenth. Without any, it stays at lr and falls in the last
@@ -61,6 +70,8 @@ class Recipe:
     be made longer without a jump: until the fall its steps are those of every longer run.
     clip: largest gradient norm. clip_network: largest norm of one network's gradient with respect to its weights.
     norm_penalty: what each network's loss grows by for the norm of each of its weights (GHN-3: 3e-5).
+    local_steps, local_rate: steps that each network takes by itself, with `images` each, and their length relative to
+    the weights' (train/step.py). 1 is the plain gradient.
     ema: decay of the averaged weights, which are the ones evaluated and shipped. bf16: networks run in autocast.
     dropout: networks drop units as their modules say.
     node_budget: nodes in one forward of the GHN; a larger meta-batch is run in pieces, nothing is left out.
@@ -70,6 +81,7 @@ class Recipe:
     shared_images: all networks of a meta-batch see the same images.
     val_networks, val_images: the fixed held-out handful that is scored every `val_every` steps.
     save_every: steps between checkpoints, of which the last `keep` stay.
+    patience: steps in a row that may fail because nothing in them was finite; with one more the run stops.
     """
 
     name: str
@@ -77,6 +89,7 @@ class Recipe:
     ghn: Mapping[str, Any] = field(default_factory=dict)
     corpus: int = 1000
     augmentation: str = "cifar"
+    identity: float = 0.0
     optimiser: str = "adamw"
     lr: float = 1e-3
     weight_decay: float = 1e-2
@@ -88,6 +101,8 @@ class Recipe:
     lr_floor: float = 0.0
     clip: float = 5.0
     clip_network: float | None = None
+    local_steps: int = 1
+    local_rate: float = 0.03
     label_smoothing: float = 0.0
     norm_penalty: float = 0.0
     ema: float = 0.999
@@ -101,35 +116,32 @@ class Recipe:
     val_every: int = 500
     save_every: int = 200
     keep: int = 2
+    patience: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise RecipeError(f"recipe {self.name!r} has no stages")
-        if self.optimiser not in ("adam", "adamw"):
-            raise RecipeError(f"optimiser {self.optimiser!r} is neither 'adam' nor 'adamw'")
+        if self.optimiser not in OPTIMISERS:
+            raise RecipeError(f"optimiser {self.optimiser!r} is none of {', '.join(OPTIMISERS)}")
         if not 0 <= self.ema < 1 or not 0 <= self.label_smoothing < 1:
             raise RecipeError(f"ema ({self.ema}) and label_smoothing ({self.label_smoothing}) must be in [0, 1)")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise RecipeError(f"betas are two numbers in [0, 1), not {self.betas}")
-        for name in ("corpus", "node_budget", "val_every", "save_every", "keep"):
+        for name in ("corpus", "node_budget", "val_every", "save_every", "keep", "patience", "local_steps"):
             _at_least(self, name, 1)
-        for name in (
-            "lr",
-            "weight_decay",
-            "warmup",
-            "warmup_from",
-            "clip",
-            "lr_floor",
-            "val_networks",
-            "norm_penalty",
-            "seed",
-        ):
+        for name in ("lr", "weight_decay", "identity", "warmup", "warmup_from", "clip", "local_rate", "lr_floor"):
+            _at_least(self, name, 0)
+        for name in ("val_networks", "norm_penalty", "seed"):
             _at_least(self, name, 0)
         _at_least(self, "val_images", 1)
         if not 0 < self.decay <= 1 or not all(0 < fraction <= 1 for fraction in self.milestones):
             raise RecipeError(f"decay ({self.decay}) and milestones {self.milestones} are fractions of the run")
-        self.ghn_config(1)
+        decoder = self.ghn_config(1).decoder
+        if self.identity and decoder not in ("conv", "centred"):
+            raise RecipeError(
+                f"identity is a start of 'conv' and 'centred' decoders; {decoder!r} has none: set it to 0"
+            )
         if self.augmentation not in ("cifar", "imagenet"):
             raise RecipeError(f"augmentation {self.augmentation!r} is neither 'cifar' nor 'imagenet'")
         if self.parts is not None:

@@ -1,9 +1,14 @@
-"""Depthwise convolutions that torch's CPU kernels run slowly, done by other calls with the same result.
+"""Convolutions that torch's CPU kernels run slowly, done by other calls with the same result.
 
-Measured here (32 channels, 32 images of 16 pixels, forward and backward, one core): a depthwise 3x3 of dilation 2
-takes 1.7 ms in float32 where the undilated one takes 0.3; in bfloat16 it takes 3.4, and a strided one 5.8. The CPU
+Depthwise, measured on an EPYC (32 channels, 32 images of 16 pixels, forward and backward, one core): a 3x3 of dilation
+2 takes 1.7 ms in float32 where the undilated one takes 0.3; in bfloat16 it takes 3.4, and a strided one 5.8. The CPU
 kernels have no fast path for these. A convolution of dilation 2 never mixes pixels of different parity, so it is
 four undilated ones on four half-resolution images (one, if it is strided); and all depthwise ones stay in float32.
+
+Pointwise, measured on a Sapphire Rapids Xeon (32 images, forward and backward, one core): as a product of pixels and
+weights, a 1x1 of 16 channels takes 0.37 ms instead of 0.68 at 16 pixels and 0.10 instead of 0.23 at 8, one of 32
+channels 0.59 instead of 0.96; at 64 channels both take the same. In channels-last memory the pixels are the rows of a
+matrix as they lie.
 """
 
 import types
@@ -14,11 +19,21 @@ from torch.nn import functional as F
 
 
 def quicken(module: nn.Module) -> nn.Module:
-    """The same module, whose depthwise convolutions take the fast way for images on a CPU. Differs by rounding only."""
+    """The same module, whose convolutions take the fast way for images on a CPU. Differs by rounding only."""
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1 and layer.bias is None:
-            layer.forward = types.MethodType(_depthwise, layer)
+        if isinstance(layer, nn.Conv2d) and layer.bias is None:
+            if layer.groups == layer.in_channels > 1:
+                layer.forward = types.MethodType(_depthwise, layer)
+            elif layer.kernel_size == (1, 1) and layer.groups == 1 and layer.padding == (0, 0):
+                layer.forward = types.MethodType(_pointwise, layer)
     return module
+
+
+def _pointwise(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    if x.device.type != "cpu":
+        return nn.Conv2d.forward(layer, x)
+    down, right = layer.stride
+    return F.linear(x[:, :, ::down, ::right].permute(0, 2, 3, 1), layer.weight.flatten(1)).permute(0, 3, 1, 2)
 
 
 def _depthwise(layer: nn.Conv2d, x: Tensor) -> Tensor:

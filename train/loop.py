@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from deepnets_gen.corpus import Corpus
-from ghn.errors import CheckpointError
+from ghn.errors import CheckpointError, TrainingError
 from ghn.model import GHN
 from train import checkpoint
 from train.config import Recipe, Stage
@@ -28,7 +28,7 @@ from train.log import Log, Row
 from train.optim import fall_at, lr_at, make_optimiser, optimiser_tensors, restore_optimiser, update_average
 from train.sampler import Pool, PoolSpec, build_pool
 from train.seeds import DROPOUT, IMAGES, INITIAL, generator_for, mixed, seeded
-from train.step import Job, accuracy, meta_gradient
+from train.step import Job, Local, accuracy, meta_gradient
 
 VAL_BATCH = 100
 
@@ -41,6 +41,7 @@ class Counts:
     networks_drawn: int = 0
     networks_skipped: int = 0
     steps_skipped: int = 0
+    in_a_row: int = 0  # of these, the last ones
     seconds: float = 0.0
     best: float = -1.0  # validation accuracy in best_stage; another stage scores other images and networks
     best_stage: int = -1
@@ -77,6 +78,8 @@ class Trainer:
         self._stage_index = -1
         with seeded(mixed(recipe.seed, 0, INITIAL)):
             self.ghn = GHN(recipe.ghn_config(len(train.classes)))
+        if recipe.identity:
+            self.ghn.decoder.start_from_identity(recipe.identity)
         self.ghn.to(world.device)
         self.average = copy.deepcopy(self.ghn).eval().requires_grad_(False)
         self.optimiser = make_optimiser(self.ghn, recipe)
@@ -92,11 +95,23 @@ class Trainer:
             done = self.counts.step
             val = self._validate()
             log.write(replace(row, val_accuracy=val, seconds=self.counts.seconds))
+            self._stop_if_hopeless()
             names = self._names(val)
             if names or done % self.recipe.save_every == 0 or done == self.recipe.steps:
                 self._agree_on_weights()
                 if self.world.first:
                     self.save(names)
+
+    def _stop_if_hopeless(self) -> None:
+        """Raises TrainingError where more steps in a row than the recipe allows had nothing finite in them."""
+        failed, patience = self.counts.in_a_row, self.recipe.patience
+        if failed > patience:
+            raise TrainingError(
+                f"{failed} steps in a row, the last one {self.counts.step - 1}, were skipped because their losses or "
+                f"gradients were not finite, more than the recipe's patience={patience}: the run stops. Its "
+                "checkpoints stay; go on from one with --resume and a smaller learning rate (--set lr=...), from the "
+                "one before the trouble with --at best"
+            )
 
     def _improved(self, val: float | None) -> bool:
         """Whether this is the best validation accuracy of the stage so far; if so, it is noted."""
@@ -192,6 +207,7 @@ class Trainer:
             penalty=recipe.norm_penalty,
             bf16=recipe.bf16,
             clip_network=recipe.clip_network,
+            local=Local(recipe.local_steps, recipe.local_rate),
             run=self._map,
             parts=parts,
             world=self.world,
@@ -202,8 +218,10 @@ class Trainer:
                 group["lr"] = lr
             self.optimiser.step()
             update_average(self.average, self.ghn, recipe.ema, counts.step)
+            counts.in_a_row = 0
         else:
             counts.steps_skipped += 1
+            counts.in_a_row += 1
         counts.networks_drawn += len(indices)
         counts.networks_skipped += result.skipped
         counts.step += 1
@@ -221,7 +239,7 @@ class Trainer:
 
     def _parts(self, indices: Sequence[int]) -> list[list[int]]:
         """Places of a meta-batch of these networks, divided into the recipe's number of parts."""
-        costs = [self._train_pool.cost(index, self._stage.images) for index in indices]
+        costs = [self._train_pool.cost(index, self._stage.images * self.recipe.local_steps) for index in indices]
         return balanced(costs, self.recipe.parts or 1)
 
     def _jobs(self, indices: Sequence[int], places: Sequence[int]) -> dict[int, Job]:
@@ -241,7 +259,7 @@ class Trainer:
     def _drawn(self, place: int) -> tuple[Tensor, Tensor]:
         """Images and labels of the network at this place of the meta-batch."""
         draw = generator_for(self.recipe.seed, self.counts.step, IMAGES, place)
-        images, labels = self._train_images.draw(self._stage.images, draw)
+        images, labels = self._train_images.draw(self._stage.images * self.recipe.local_steps, draw)
         return images.to(self.world.device), labels.to(self.world.device)
 
     def _validate(self) -> float | None:

@@ -27,6 +27,9 @@ _GIVE_UP = 200  # candidates per accepted network before the limits count as imp
 _NODE = 8 * 10**6  # multiply-adds that take as long as what a node costs in the GHN and in function calls, on a CPU
 
 
+LIMITS = ("channels", "max_params", "max_nodes", "max_macs", "without")  # of a stage on its networks
+
+
 @dataclass(frozen=True)
 class PoolSpec:
     """What decides the content of a pool: the split, how many, for which images and classes, the limits, the seed."""
@@ -39,11 +42,12 @@ class PoolSpec:
     max_params: int | None = None
     max_nodes: int | None = None
     max_macs: int | None = None
+    without: tuple[str, ...] = ()
     seed: int = 0
 
     @classmethod
     def of(cls, recipe: Recipe, stage: Stage, split: str, size: int, num_classes: int = 10) -> "PoolSpec":
-        limits = {name: getattr(stage, name) for name in ("channels", "max_params", "max_nodes", "max_macs")}
+        limits = {name: getattr(stage, name) for name in LIMITS}
         return cls(split, size, stage.side, num_classes, seed=recipe.seed, **limits)
 
 
@@ -151,6 +155,8 @@ def _candidates(spec: PoolSpec, corpus: Corpus | None) -> Iterator[Any]:
 
 def _left_out(genotype: Any, spec: PoolSpec) -> str | None:
     """Why this network is left out; None if it is not."""
+    if isinstance(genotype, Genotype) and (found := genotype.ops & set(spec.without)):
+        return f"with {' and '.join(sorted(found))}"
     try:
         sketch = deepnets_gen.sketch(genotype, spec.num_classes, spec.image_size)
     except GenotypeError:

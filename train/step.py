@@ -4,13 +4,18 @@ The GHN's output is cut off from its graph, each network is differentiated with 
 (which frees its activations at once), and the weights' gradients then go through the GHN together. By the chain
 rule this is the gradient of the mean loss, at the memory of one network.
 
+A network may also take some steps of its own from its predicted weights, each on other images (`Local`). The sum of the
+gradients along the way is then sent through the GHN in place of the first one: what moves the prediction towards where
+training would have taken it (Reptile: Nichol et al. 2018; the rounds of FedAvg: McMahan et al. 2017). The cost of
+predicting, building, and differentiating the GHN is shared by all of these steps.
+
 A meta-batch may be divided into parts, which several processes take: each part has GHN forwards and a gradient of its
 own, and the gradients are added in the order of the parts. Which process calculated which part changes no bit.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +32,8 @@ from train.seeds import seeded
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One network of a meta-batch and what it sees. images: (B, 3, s, s) normalised. labels: (B,).
+    """One network of a meta-batch and what it sees. images: (B, 3, s, s) normalised, in equal parts for its local
+    steps. labels: (B,).
 
     seed: of what it draws (dropout); None where it draws nothing.
     """
@@ -39,9 +45,24 @@ class Job:
     seed: int | None = None
 
 
+@dataclass(frozen=True)
+class Local:
+    """Gradients taken from one network. steps: how many, with steps of its weights between them. rate: the length of
+    such a step, relative to that of the tensor (the trust ratio of LARS: You et al. 2017)."""
+
+    steps: int = 1
+    rate: float = 0.0
+
+
+ONCE = Local()
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """How one network did on its images. gradients: of its weights; None where these or the loss are not finite."""
+    """How one network did with predicted weights, on the first of its images.
+
+    gradients: of its weights, summed over its local steps; None where these or the loss are not finite.
+    """
 
     loss: float
     correct: int
@@ -68,6 +89,7 @@ def meta_gradient(
     penalty: float = 0.0,
     bf16: bool = False,
     clip_network: float | None = None,
+    local: Local = ONCE,
     run: Callable[..., Iterable[Trial]] = map,
     parts: Sequence[Sequence[int]] | None = None,
     world: World = ALONE,
@@ -77,6 +99,7 @@ def meta_gradient(
     penalty: what a network's loss grows by for the norm of each of its weights; not in the loss that is reported.
     clip_network: largest norm of one network's gradient with respect to its weights; longer ones are shortened, so
     that a single exploding network does not decide the step.
+    local: steps that each network takes by itself.
     run: `map`, or that of a thread pool: the networks are independent, and the result is the same bit for bit.
     parts: which places of the meta-batch are calculated together, and by which process of the world; all of them by
     default. A process needs only the jobs of its own parts. All processes are left with the same gradient and result.
@@ -90,7 +113,7 @@ def meta_gradient(
         for piece in chunks([jobs[place].graph for place in part], budget):
             here = [jobs[place] for place in part[piece]]
             predicted = ghn(ghn.collate([job.graph for job in here]))
-            settings = (smoothing, bf16, clip_network, penalty)
+            settings = (smoothing, bf16, clip_network, local, penalty)
             arguments = [(job, w, *settings) for job, w in zip(here, predicted, strict=True)]
             distinct = len({id(job.module) for job in here}) == len(here)  # a module holds one set of weights at a time
             results = list((run if distinct else map)(lambda each: try_network(*each), arguments))
@@ -138,29 +161,68 @@ def try_network(
     smoothing: float,
     bf16: bool,
     clip: float | None = None,
+    local: Local = ONCE,
     penalty: float = 0.0,
 ) -> Trial:
-    """Loss of one network with the predicted weights and its gradient with respect to each of them, in their order."""
-    leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    device = job.images.device
+    """How one network does with the predicted weights, and its gradient with respect to each, in their order."""
+    device, values = job.images.device, [value.detach() for value in weights.values()]
     # The CPU's bfloat16 attention is five times slower than its float32 one.
-    slow = device.type == "cpu" and bool((job.graph.ops == Primitive.MSA).any())
-    draws = nullcontext() if job.seed is None else seeded(job.seed, device)
-    with draws, torch.autocast(device.type, torch.bfloat16, enabled=bf16 and not slow):
-        logits = functional(job.module, leaves, job.images)
-    loss = F.cross_entropy(logits.float(), job.labels, label_smoothing=smoothing)
-    correct = int((logits.argmax(1) == job.labels).sum())
-    if not torch.isfinite(loss):
-        return Trial(float("nan"), 0, len(job.labels), None)
-    total = loss + penalty * sum(w.norm() for w in leaves.values()) if penalty else loss
-    gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-    present = [g for g in gradients if g is not None]
+    half = bf16 and not (device.type == "cpu" and bool((job.graph.ops == Primitive.MSA).any()))
+    trials: list[Trial] = []
+    total: tuple[Tensor | None, ...] = ()
+    with nullcontext() if job.seed is None else seeded(job.seed, device):
+        for images, labels in zip(job.images.chunk(local.steps), job.labels.chunk(local.steps), strict=True):
+            if trials:
+                values = _stepped(values, trials[-1].gradients or (), local.rate)
+            trials.append(
+                _differentiated(
+                    job.module, dict(zip(weights, values, strict=True)), images, labels, smoothing, half, penalty
+                )
+            )
+            if trials[-1].gradients is None:
+                return replace(trials[0], loss=float("nan"), correct=0, gradients=None)
+            total = tuple(map(_sum, total, trials[-1].gradients)) if total else trials[-1].gradients
+    present = [g for g in total if g is not None]
     norm = nn.utils.get_total_norm(present)
     if not torch.isfinite(norm):
-        return Trial(float("nan"), 0, len(job.labels), None)
+        return replace(trials[0], loss=float("nan"), correct=0, gradients=None)
     if clip is not None and norm > clip:
         torch._foreach_mul_(present, clip / norm)
-    return Trial(loss.item(), correct, len(job.labels), gradients)
+    return replace(trials[0], gradients=total)
+
+
+def _differentiated(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+    smoothing: float,
+    half: bool,
+    penalty: float,
+) -> Trial:
+    """One forward and backward pass; no gradients where the loss is not finite."""
+    leaves = {name: value.requires_grad_() for name, value in weights.items()}
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+        logits = functional(module, leaves, images)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+    gradients = None
+    if torch.isfinite(loss):
+        total = loss + penalty * sum(w.norm() for w in leaves.values()) if penalty else loss
+        gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    return Trial(loss.item(), int((logits.argmax(1) == labels).sum()), len(labels), gradients)
+
+
+@torch.no_grad()
+def _stepped(values: Sequence[Tensor], gradients: Sequence[Tensor | None], rate: float) -> list[Tensor]:
+    """The weights after a step down the gradients, for each tensor of `rate` times its own length."""
+    return [
+        value if g is None else value - g * (rate * value.norm() / g.norm().clamp(min=torch.finfo(g.dtype).tiny))
+        for value, g in zip(values, gradients, strict=True)
+    ]
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return one if other is None else other if one is None else one + other
 
 
 def _backward(predicted: Sequence[Mapping[str, Tensor]], trials: Sequence[Trial]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +29,17 @@ class ConvDecoder(nn.Module):
 
     def writers(self) -> list[tuple[Tensor, Tensor]]:
         return [affine(self.conv, 2), affine(self.class_layer_predictor, 1)]
+
+    @torch.no_grad()
+    def start_from_identity(self, strength: float) -> None:
+        """Puts `strength` on the way from channel i to channel i, at every position of every kernel, and 0 elsewhere.
+
+        It is what the last layer's bias adds to each block. What the other layers decode by chance is nearly the same
+        matrix in every layer of a network, and its powers leave one direction of the image; from here on channels keep
+        their meaning through the layers, and between networks. (Dirac initialisation: Zagoruyko and Komodakis 2017.)
+        """
+        _, bias = affine(self.conv, 2)
+        bias.copy_(strength * torch.eye(*self.max_shape[:2]).flatten())
 
     def block(self, shape: MaxShape) -> MaxShape:
         out, inp, h, w = (min(a, b) for a, b in zip(shape, self.max_shape, strict=True))

@@ -1,0 +1,245 @@
+"""Held-out one-shot accuracy against CPU seconds of training: our recipe, the published one, and two ablations of ours.
+
+Run: python benchmarks/recipes.py --data DIR [--seconds 600] [--seeds 3] [--workers 2] [--out FILE]
+
+All runs train on the same kind of networks and images: the train split with C = 16, at most 160 nodes, no attention
+and no squeeze-and-excitation, images of 16 pixels, which are the conditions that the peer's own code was timed under.
+`published` trains as the recipe ghn2_cifar10 does, `ours` as ghn2_cifar10_cpu; `ours, mlp` and `ours, ghn1` are the
+paper's ablations of the GHN in our recipe.
+
+Each run is a process of its own with one thread. It may spend CPU seconds, because these machines are shared; loading
+data, drawing the pool of networks, and measuring are not counted. The steps of our recipe, whose learning rate falls to
+its end, are set by the pace of the first 40. The curve is of 20 networks of the val split on 500 validation images; at
+its end the first 20 such networks of the test split are scored on the first 2,000 test images (batch 5).
+"""
+
+import argparse
+import gc
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "benchmarks")]
+
+from generate import versions  # noqa: E402
+
+from eval.benchmark import Summary  # noqa: E402
+from train.config import Recipe, Stage  # noqa: E402
+from train.data import load  # noqa: E402
+from train.log import Log, Row  # noqa: E402
+from train.loop import Trainer  # noqa: E402
+from train.recipes import recipe  # noqa: E402
+from train.sampler import PoolSpec, build_pool  # noqa: E402
+from train.step import accuracy  # noqa: E402
+
+CONDITIONS = {"image_size": 16, "channels": 16, "max_nodes": 160, "without": ("msa", "cse")}
+SCORED, VAL_IMAGES, TEST_IMAGES, BATCH = 20, 500, 2000, 64
+POINTS = 6  # of a curve
+PACED = 40  # steps that the pace is taken from
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "mlp": {"propagation": "mlp"},
+    "ghn1": {"cutoff": 1, "weight_norm": False, "layernorm": False},
+}
+PEER = {  # the peer's own code under these conditions
+    "core_seconds": 1608,  # 13.4 minutes of two cores of a machine like this one
+    "steps": 218,
+    "mean": 0.198,
+    "deviation": 0.013,
+    "networks": 20,
+    "images": 2000,
+}
+
+
+def published(seed: int) -> Recipe:
+    """Adam at 1e-3, eight networks on the same 64 images: the recipe of the paper on small images and networks."""
+    stage = Stage(steps=10**6, images=64, networks=8, **CONDITIONS)
+    return replace(recipe("ghn2_cifar10"), stages=(stage,), corpus=1000, milestones=(), seed=seed)
+
+
+def ours(seed: int, steps: int = 10**6, ghn: dict[str, Any] | None = None) -> Recipe:
+    """The recipe ghn2_cifar10_cpu with all its stages on these images and networks."""
+    base = recipe("ghn2_cifar10_cpu")
+    stages = tuple(
+        replace(
+            stage,
+            **CONDITIONS | {"max_nodes": min(stage.max_nodes or 160, 160)},
+            steps=max(1, round(steps * stage.steps / base.steps)),
+        )
+        for stage in base.stages
+    )
+    return replace(base, stages=stages, ghn=ghn or {}, corpus=1000, seed=seed)
+
+
+class Spent(Exception):
+    """The run has used up its CPU seconds."""
+
+
+class Clock:
+    """A log that counts a trainer's CPU seconds and stops it, taking its accuracy at even distances.
+
+    measure: the mean accuracy now. Its own seconds are not counted.
+    """
+
+    def __init__(self, seconds: float, measure: Callable[[], float]) -> None:
+        self.seconds, self.measure = seconds, measure
+        self.curve: list[dict[str, float]] = []
+        self.paused, self.used, self.steps = 0.0, 0.0, 0
+        self.start = time.process_time()
+
+    def write(self, row: Row) -> None:
+        self.steps = row.step + 1
+        self.used = time.process_time() - self.start - self.paused
+        over = self.used >= self.seconds
+        if over or self.used >= self.seconds * (len(self.curve) + 1) / POINTS:
+            before = time.process_time()
+            point = {"seconds": self.used, "steps": self.steps, "mean": self.measure(), "train": row.accuracy}
+            self.curve.append(point)
+            self.paused += time.process_time() - before
+            print(point, file=sys.stderr, flush=True)
+        if over:
+            raise Spent
+
+    def close(self) -> None: ...
+
+
+def trained(kind: str, seed: int, seconds: float, data: str) -> dict[str, Any]:
+    """One run: its curve, and the accuracies of held-out networks on test images at its end."""
+    gc.freeze()
+    torch.set_num_threads(1)
+    name, _, ablation = kind.partition(", ")
+    if name == "published":
+        made = published(seed)
+    else:
+        ghn = ABLATIONS.get(ablation)
+        made = ours(seed, round(seconds / pace(ours(seed, ghn=ghn), data)), ghn)
+    held_out, test = (held(data, split, images) for split, images in (("val", VAL_IMAGES), ("test", TEST_IMAGES)))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = prepared(made, data, folder)
+        clock = Clock(seconds, lambda: Summary.of(scores(trainer, held_out)).mean)
+        uncounted(trainer, clock)
+        try:
+            trainer.run(Log(clock))
+        except Spent:
+            pass
+        final = scores(trainer, test)
+    print(f"{kind}, seed {seed}: {Summary.of(final)}", file=sys.stderr, flush=True)
+    return {
+        "kind": kind,
+        "seed": seed,
+        "cpu_seconds": clock.used,
+        "steps": clock.steps,
+        "networks_skipped": trainer.counts.networks_skipped,
+        "curve": clock.curve,
+        "test": Summary.of(final).to_dict(),
+        "test_scores": final,
+    }
+
+
+def prepared(made: Recipe, data: str, folder: str) -> Trainer:
+    """The trainer of a recipe, without validation and checkpoints of its own."""
+    quiet = replace(made, val_networks=0, save_every=10**9)
+    return Trainer(quiet, load("train", data), load("val", data), Path(folder))
+
+
+def pace(made: Recipe, data: str) -> float:
+    """CPU seconds of a step: the mean over the recipe's stages, weighted by their steps, of the first few in each."""
+    total = 0.0
+    for stage in made.stages:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = prepared(replace(made, stages=(replace(stage, steps=PACED),), warmup=0), data, folder)
+            trainer._enter_stage(lambda message: None)
+            start = time.process_time()
+            for _ in range(PACED):
+                trainer._step()
+            total += (time.process_time() - start) / PACED * stage.steps / made.steps
+    return total
+
+
+def uncounted(trainer: Trainer, clock: Clock) -> None:
+    """Takes the drawing of a stage's networks out of what the run has used."""
+    enter = trainer._enter_stage
+
+    def entering(report: Callable[[str], None]) -> None:
+        before = time.process_time()
+        enter(report)
+        clock.paused += time.process_time() - before
+
+    trainer._enter_stage = entering
+
+
+def held(data: str, split: str, images: int) -> tuple[Any, list[Any]]:
+    """Networks and batches of images of a split, under the conditions of all runs."""
+    spec = PoolSpec(split, SCORED, **CONDITIONS)
+    part = load(split, data)
+    mixed = (
+        torch.arange(images)
+        if split == "test"
+        else torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:images]
+    )
+    return build_pool(spec), list(part.take(mixed).resized(CONDITIONS["image_size"]).batches(BATCH))
+
+
+def scores(trainer: Trainer, held_out: tuple[Any, list[Any]]) -> list[float]:
+    """Top-1 of each held-out network with weights from the averaged GHN."""
+    pool, batches = held_out
+    return [accuracy(trainer.average, pool.graph(i), pool.module(i), batches) for i in range(len(pool.genotypes))]
+
+
+def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Per kind: mean and deviation over the seeds of the networks' mean accuracy, and the steps taken."""
+    found = {}
+    for kind in dict.fromkeys(run["kind"] for run in runs):
+        mine = [run for run in runs if run["kind"] == kind]
+        means = Summary.of([run["test"]["mean"] for run in mine])
+        found[kind] = {"seeds": means.to_dict(), "steps": [run["steps"] for run in mine]}
+    return found
+
+
+def report(results: dict[str, Any]) -> None:
+    """The figures in words."""
+    print(f"{SCORED} held-out networks, {TEST_IMAGES} test images, after {results['seconds']:.0f} CPU seconds")
+    for kind, found in results["summary"].items():
+        print(f"  {kind:14s}{Summary(**found['seeds'])} over seeds; steps {found['steps']}")
+    print(f"  the peer's own code, {PEER['core_seconds']} core seconds: {PEER['mean']:.1%}, {PEER['steps']} steps")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, metavar="DIR", help="CIFAR-10 (see `ghn data --help`)")
+    parser.add_argument("--seconds", type=float, default=600, help="CPU seconds of a run")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--kinds", nargs="*", default=["ours", "published"], help="also 'ours, mlp' and 'ours, ghn1'")
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time")
+    parser.add_argument("--out", type=Path, help="runs that it holds are kept, and new ones added")
+    args = parser.parse_args()
+    wanted = [(kind, seed) for seed in range(args.seeds) for kind in args.kinds]
+    runs = json.loads(args.out.read_text())["runs"] if args.out and args.out.exists() else []
+    with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        waiting = [pool.submit(trained, kind, seed, args.seconds, args.data) for kind, seed in wanted]
+        for each in waiting:
+            runs.append(each.result())
+            results = {
+                "versions": versions(),
+                "seconds": args.seconds,
+                "summary": summary(runs),
+                "peer": PEER,
+                "runs": runs,
+            }
+            if args.out:
+                args.out.parent.mkdir(parents=True, exist_ok=True)
+                args.out.write_text(json.dumps(results, indent=1) + "\n")
+    report(results)
+
+
+if __name__ == "__main__":
+    main()
