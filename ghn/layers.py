@@ -19,6 +19,12 @@ def affine(layers: nn.Sequential, index: int) -> tuple[Tensor, Tensor]:
     return layer.weight.flatten(1), layer.bias
 
 
+def within(shape: MaxShape, largest: MaxShape) -> MaxShape:
+    """The shape, cut to the largest."""
+    out, inp, h, w = (min(a, b) for a, b in zip(shape, largest, strict=True))
+    return out, inp, h, w
+
+
 class Sliced(torch.autograd.Function):
     """Linear layers that share one weight, each with its own cut of the rows: (n, d) -> (n, rows of its cut).
 

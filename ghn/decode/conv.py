@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ghn.layers import MaxShape, Sliced, affine
+from ghn.layers import MaxShape, Sliced, affine, within
 
 
 class ConvDecoder(nn.Module):
@@ -42,8 +42,7 @@ class ConvDecoder(nn.Module):
         bias.copy_(strength * torch.eye(*self.max_shape[:2]).flatten())
 
     def block(self, shape: MaxShape) -> MaxShape:
-        out, inp, h, w = (min(a, b) for a, b in zip(shape, self.max_shape, strict=True))
-        return out, inp, h, w
+        return within(shape, self.max_shape)
 
     def class_block(self, shape: MaxShape) -> MaxShape:
         return self.num_classes, min(shape[1], self.max_shape[1]), 1, 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ghn.layers import MaxShape, Sliced, affine
+from ghn.layers import MaxShape, Sliced, affine, within
 
 
 class MLPDecoder(nn.Module):
@@ -26,8 +26,7 @@ class MLPDecoder(nn.Module):
         return [affine(self.fc, 2), affine(self.class_layer_predictor, 1)]
 
     def block(self, shape: MaxShape) -> MaxShape:
-        out, inp, h, w = (min(a, b) for a, b in zip(shape, self.max_shape, strict=True))
-        return out, inp, h, w
+        return within(shape, self.max_shape)
 
     def class_block(self, shape: MaxShape) -> MaxShape:
         return self.num_classes, min(shape[1], self.max_shape[0]), 1, 1
