@@ -26,6 +26,7 @@ def register(commands: Any) -> None:
     _register_score(commands)
     _register_evaluate(commands)
     _register_demo(commands)
+    _register_accept(commands)
 
 
 def _register_score(commands: Any) -> None:
@@ -77,6 +78,22 @@ def _register_demo(commands: Any) -> None:
     p.add_argument("--seed", type=int, default=0, help="of the random baselines (default 0)")
     _common(p)
     p.set_defaults(handler=run_demo)
+
+
+def _register_accept(commands: Any) -> None:
+    p = commands.add_parser(
+        "accept",
+        help="check a published GHN against the parameter norms that its authors give",
+        description="Predict torchvision's networks with a published GHN (ghn2.pt, ghn3tm8.pt, ghn3xlm16.pt of ghn3)\n"
+        "and compare the norm of all parameters with the published one, of 74 networks, to 0.01. The exit code\n"
+        "is 1 where one differs.",
+        epilog="example:\n  ghn accept ghn3tm8.pt --models resnet50 vit_b_16",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("checkpoint", metavar="GHN", help="name, folder, file or hf:OWNER/NAME/FILE")
+    p.add_argument("--models", nargs="+", metavar="MODEL", help="only these networks (default: all 74)")
+    p.add_argument("--json", action="store_true", help="print JSON instead of text")
+    p.set_defaults(handler=run_accept)
 
 
 def _common(p: argparse.ArgumentParser) -> None:
@@ -220,3 +237,28 @@ def _print_rows(args: argparse.Namespace, rows: list[tuple[str, "Score"]], repor
             f"{kind:24s} {s.accuracy:6.1%} ± {s.standard_error:.1%} top-1, loss {s.loss:.3f}  "
             f"({s.images:,} real test images, batches of {s.batch}, {s.seconds:.1f} s)"
         )
+
+
+def run_accept(args: argparse.Namespace) -> int:
+    """Handler of `ghn accept`."""
+    import ghn
+    from eval.accept import accept, published_norms
+    from ghn.errors import ModelError
+
+    hyper = ghn.load(args.checkpoint)
+    name, norms, tolerance = published_norms(hyper)
+    for model in args.models or ():
+        if model not in norms:
+            raise ModelError(f"no norm is published for {model!r}; there are those of {', '.join(norms)}")
+    norms = {model: norms[model] for model in args.models or norms}
+    good = 0
+    for verdict in accept(hyper, norms):
+        right = verdict.within(tolerance)
+        good += right
+        record = {"model": verdict.model, "published": verdict.published, "found": verdict.found, "right": right}
+        said = verdict.error or ("" if right else f"  differs by {verdict.found - verdict.published:+.4f}")
+        line = f"{verdict.model:24s}{verdict.published:12.4f}{verdict.found:12.4f}{said}"
+        print(json.dumps(record | {"error": verdict.error}) if args.json else line, flush=True)
+    if not args.json:
+        print(f"{good} of {len(norms)} networks have the published norm of {name}, to {tolerance}")
+    return 0 if good == len(norms) else 1

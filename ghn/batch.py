@@ -70,6 +70,12 @@ class GraphBatch:
     def num_nodes(self) -> int:
         return self.offsets[-1]
 
+    @property
+    def occupied(self) -> Tensor:
+        """(B, P) bool: which places hold a node."""
+        places = torch.zeros(len(self) * self.width, dtype=torch.bool, device=self.place.device)
+        return places.index_fill(0, self.place, True).view(len(self), self.width)
+
     def to(self, device: torch.device | str) -> "GraphBatch":
         """The same batch with its tensors on another device."""
         tensors = (t.to(device) for t in (self.place, self.ops, self.shapes, self.distances))

@@ -40,6 +40,7 @@ MODELS = """\
 MODEL is one of
   resnet50, torchvision/resnet50      torchvision's classification networks
   timm/NAME, transformers/TYPE        those of timm and transformers, where installed
+  transformers/FILE.json              the network of a config.json of transformers, in its sizes
   deepnets/SPLIT/INDEX                a generated network, e.g. deepnets/test/0
   package.module:factory              your function, which returns a torch.nn.Module; the current directory is
                                       searched first; it gets num_classes and image_size if it accepts them
@@ -90,6 +91,7 @@ def build_parser() -> Parser:
     _add_checkpoints(commands)
     _add_inspect(commands)
     _add_predict(commands)
+    _add_convert(commands)
     for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
         entry.load()(commands)
     return parser
@@ -129,11 +131,25 @@ def _add_predict(commands: Any) -> None:
         '  model.load_state_dict(safetensors.torch.load_file("weights.safetensors"), strict=False)',
     )
     _add_model(p, "default: the checkpoint's", "default: the checkpoint's")
-    p.add_argument("--checkpoint", default=DEFAULT, metavar="GHN", help=f"name, folder or .pt file (default {DEFAULT})")
+    p.add_argument("--checkpoint", default=DEFAULT, metavar="GHN", help=f"name, folder, file or hf:... ({DEFAULT})")
     p.add_argument("--out", metavar="FILE", help="write the weights to this safetensors file")
+    p.add_argument("--stream", action="store_true", help="write them to the folder --out, each tensor as it is made")
     p.add_argument("--partial", action="store_true", help="skip parameters that no rule covers, instead of refusing")
     p.add_argument("--json", action="store_true", help="print JSON instead of text")
     p.set_defaults(handler=run_predict)
+
+
+def _add_convert(commands: Any) -> None:
+    p = commands.add_parser(
+        "convert",
+        help="a trained GHN of any format as one safetensors file",
+        description="Write a GHN to one safetensors file that `--checkpoint` takes. OLD is the name or folder of one\n"
+        "of ours, a file of ppuda or ghn3 (no code in it is run), or hf:OWNER/NAME[/FILE] on the Hugging Face hub.",
+        epilog="example:\n  ghn convert ghn3tm8.pt ghn3-t.safetensors",
+    )
+    p.add_argument("old", metavar="OLD", help="what to convert")
+    p.add_argument("new", metavar="NEW.safetensors", help="the file to write")
+    p.set_defaults(handler=run_convert)
 
 
 def _add_model(p: argparse.ArgumentParser, classes: str, size: str) -> None:
@@ -155,13 +171,14 @@ def positive(text: str) -> int:
 
 def run_predict(args: argparse.Namespace) -> int:
     """Handler of `ghn predict`."""
-    out = writable(args.out)
+    from ghn.stream import SHARDS
+
+    out = _folder(args.out) if args.stream else writable(args.out)
     with _progress() as say:
         say(f"loading {args.checkpoint}")
         hyper = ghn.load(args.checkpoint)
         classes, size = args.num_classes or len(hyper.classes), args.image_size or hyper.image_size
         say(f"predicting {args.model}")
-        weights, report = _predict(hyper, args.model, classes, size, strict=not args.partial)
         record: dict[str, Any] = {
             "model": args.model,
             "checkpoint": args.checkpoint,
@@ -169,21 +186,40 @@ def run_predict(args: argparse.Namespace) -> int:
             "image_size": size,
             "out": None,
         }
-        if out:
+        model, example = _resolved(args.model, classes, size)
+        options: dict[str, Any] = {"example_input": example, "strict": not args.partial}
+        with _sized(args.model, size):
+            if out and args.stream:
+                options |= {"metadata": _origin(record, hyper), "progress": lambda done: say(f"{out}: {done:.0%}")}
+                report = hyper.stream(out, model, **options)
+                record["out"] = {"file": str(out), "bytes": sum(f.stat().st_size for f in out.glob(SHARDS))}
+            else:
+                weights, report = hyper.predict(model, **options)
+        if out and not args.stream:
             say(f"writing {out}")
             record["out"] = {"file": str(out), "bytes": _write_weights(out, weights, record, hyper)}
     print(json.dumps(record | report.to_dict()) if args.json else _predicted_text(record, report))
     return 0
 
 
-def _predict(
-    hyper: "Hypernet", name: str, classes: int, size: int, *, strict: bool
-) -> "tuple[dict[str, Tensor], Report]":
+def _folder(name: str | None) -> Path:
+    """The folder to stream to; it need not exist, its parent must. Raises GHNError."""
+    if name is None:
+        raise GHNError("--stream needs a folder to write to: --out DIR")
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise GHNError(f"cannot stream to {path}: it is a file; give a folder")
+    return writable(name) or path
+
+
+def _resolved(name: str, classes: int, size: int) -> tuple[Any, Any]:
+    """The network, and what to trace it with."""
     from ghn.adapters.zoo import example_input, resolve
 
     model = resolve(name, classes, size)
-    with _sized(name, size):
-        return hyper.predict(model, example_input=example_input(model), strict=strict)
+    return model, example_input(model)
 
 
 def _predicted_text(record: dict[str, Any], report: "Report") -> str:
@@ -196,15 +232,41 @@ def _predicted_text(record: dict[str, Any], report: "Report") -> str:
 
 def _write_weights(path: Path, weights: "dict[str, Tensor]", record: dict[str, Any], hyper: "Hypernet") -> int:
     """Bytes of the safetensors file that now holds the weights, whole or not at all. Its metadata says whence."""
+    from safetensors.torch import save
+
+    content = save(weights, metadata=_origin(record, hyper) | {"format": "pt"})
+    write(path, content)
+    return len(content)
+
+
+def _origin(record: dict[str, Any], hyper: "Hypernet") -> dict[str, str]:
+    """Whence weights are: the network, and the GHN with the checksum that is in its config."""
     import hashlib
 
     from safetensors.torch import save
 
-    fingerprint = hashlib.sha256(save(hyper.model.state_dict())).hexdigest()  # as in the checkpoint's config
-    origin = {k: str(record[k]) for k in ("model", "checkpoint", "num_classes", "image_size")}
-    content = save(weights, metadata=origin | {"checkpoint_sha256": fingerprint, "format": "pt"})
-    write(path, content)
-    return len(content)
+    fingerprint = hashlib.sha256(save(hyper.model.state_dict())).hexdigest()
+    return {k: str(record[k]) for k in ("model", "checkpoint", "num_classes", "image_size")} | {
+        "checkpoint_sha256": fingerprint
+    }
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """Handler of `ghn convert`."""
+    out = writable(args.new)
+    assert out is not None
+    if out.suffix != ".safetensors":
+        raise GHNError(f"{out} must end in .safetensors, the format that is written")
+    with _progress() as say:
+        say(f"converting {args.old}")
+        hyper = ghn.convert(args.old, out)
+    config = hyper.model.config
+    numbers = sum(p.numel() for p in hyper.model.parameters())
+    print(
+        f"{out}: {config.propagation} propagation, {config.decoder} decoder, width {config.hid}, "
+        f"{numbers:,} parameters, {config.num_classes} classes, {out.stat().st_size / 1e6:.1f} MB"
+    )
+    return 0
 
 
 def run_inspect(args: argparse.Namespace) -> int:

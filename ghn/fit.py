@@ -1,12 +1,50 @@
 """From a decoded tensor to the parameter: tile to the true shape, scale by fan-in. ghn_spec section 8."""
 
 import math
+from dataclasses import dataclass
+from enum import Enum, auto
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from ghn.decode.conv import MaxShape
+from ghn.layers import MaxShape
 from ghn.primitives import Role
+
+
+class Head(Enum):
+    """Which decoder a parameter comes from."""
+
+    KERNEL = auto()
+    CLASSIFIER = auto()
+    VECTOR = auto()
+    CLASS_VECTOR = auto()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How parameters of one role come about. head: their decoder. scaled: by fan-in.
+
+    row: of the two that a vector decoder gives; 0 serves parameters that multiply, 1 those that add.
+    """
+
+    head: Head
+    scaled: bool = False
+    row: int | None = None
+
+
+# THE table of roles.
+FITS: dict[Role, Fit] = {
+    Role.WEIGHT: Fit(Head.KERNEL, scaled=True),
+    Role.POSITION: Fit(Head.KERNEL),
+    Role.CLASSIFIER_WEIGHT: Fit(Head.CLASSIFIER, scaled=True),
+    Role.CLASSIFIER_BIAS: Fit(Head.CLASS_VECTOR, row=1),
+    Role.BIAS: Fit(Head.VECTOR, row=1),
+    Role.NORM_WEIGHT: Fit(Head.VECTOR, row=0),
+    Role.NORM_BIAS: Fit(Head.VECTOR, row=1),
+    Role.OFFSET: Fit(Head.VECTOR, row=1),
+    Role.SCALE: Fit(Head.VECTOR, row=0),
+}
 
 
 def kernel_shape(shape: tuple[int, ...]) -> MaxShape:
@@ -17,23 +55,47 @@ def kernel_shape(shape: tuple[int, ...]) -> MaxShape:
     return out, inp, h, w
 
 
-def position_shape(shape: tuple[int, ...]) -> MaxShape:
-    """The (1, C, side, side) map behind a position embedding (1, P, C), side = floor(sqrt(P)); others as weights."""
-    if len(shape) == 3:
+def source_shape(role: Role, shape: tuple[int, ...]) -> MaxShape:
+    """The kernel that a parameter is made from; of positions (1, P, C) it is (1, C, s, s), s = floor(sqrt(P))."""
+    if role is Role.POSITION and len(shape) == 3:
         side = math.isqrt(shape[1])
         return 1, shape[2], side, side
     return kernel_shape(shape)
 
 
-def gain(shape: tuple[int, ...]) -> float:
-    """Scale of a predicted weight of this shape: sqrt(beta / fan_in), which keeps variance through the layer.
+def gain(role: Role, shape: tuple[int, ...]) -> float:
+    """Scale of a predicted parameter of this shape: sqrt(beta / fan_in), which keeps variance through a layer.
 
     beta is 2 (a ReLU follows), but 1 for depthwise convolutions and the 1 x k half of a factorised one.
     Source: Knyazev et al. 2021, section 4.2 (fan-in normalisation).
     """
+    table = role is Role.POSITION and len(shape) == 2  # rows looked up by index, as of an nn.Embedding
+    if not FITS[role].scaled and not table:
+        return 1.0
     _, inp, h, w = kernel_shape(shape)
     beta = 1.0 if len(shape) > 2 and (inp == 1 or h < w) else 2.0
     return math.sqrt(beta / math.prod(shape[1:]))
+
+
+def fitted(block: Tensor, role: Role, shape: tuple[int, ...], out: Tensor | None = None) -> Tensor:
+    """The parameter of this role and shape from its decoded block; with `out`, written there (no gradients)."""
+    view = shape
+    if FITS[role].row is not None:
+        view = (math.prod(shape),)
+    elif role is Role.POSITION and len(shape) == 3:
+        block = _positions(block, shape)
+    else:
+        view = kernel_shape(shape)
+    return tile(block, view, out.view(view) if out is not None else None).view(shape)
+
+
+def _positions(block: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(1, c, s, s) map -> (1, P, C) position embedding; positions beyond s * s (class tokens) come first, zero.
+
+    The peers draw the class token's row at random, which makes predictions irreproducible (ghn_spec 16.9).
+    """
+    rows = tile(block, source_shape(Role.POSITION, shape)).flatten(2).transpose(1, 2)
+    return F.pad(rows, (0, 0, shape[1] - rows.shape[1], 0))
 
 
 def tile(block: Tensor, shape: tuple[int, ...], out: Tensor | None = None) -> Tensor:
@@ -53,8 +115,7 @@ def tile(block: Tensor, shape: tuple[int, ...], out: Tensor | None = None) -> Te
     return block
 
 
-def squash(vector: Tensor, role: Role) -> Tensor:
-    """Multiplicative vectors into (0, 2), additive ones into (-1, 1). ghn_spec section 8, 1-D cases."""
-    if role in (Role.NORM_WEIGHT, Role.SCALE):
-        return 2 * torch.sigmoid(0.5 * vector)
-    return torch.tanh(0.2 * vector)
+def squash(vectors: Tensor) -> Tensor:
+    """(n, 2, size): row 0, of what multiplies, into (0, 2), and row 1, of what adds, into (-1, 1)."""
+    multiply, add = vectors.unbind(1)
+    return torch.stack([2 * torch.sigmoid(0.5 * multiply), torch.tanh(0.2 * add)], dim=1)

@@ -1,9 +1,10 @@
 """Hypernet: a trained GHN as its users see it: predict, init, embed."""
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ghn.graph import ArchGraph, ParamSlot, Uncovered
 from ghn.model import GHN, Weights, embedding
 from ghn.plan import DecodePlan
 from ghn.primitives import Primitive
+from ghn.stream import PIECE, write_shards
 from ghn.tracing import trace
 
 BN_CAVEAT = (
@@ -106,6 +108,47 @@ class Hypernet:
             out = _arena(graph.slots)
         return out, self._run(graph, out, clock)
 
+    @torch.no_grad()
+    def stream(
+        self,
+        folder: str | Path,
+        model: nn.Module | None = None,
+        *,
+        graph: ArchGraph | None = None,
+        example_input: Any = None,
+        strict: bool = True,
+        shard_bytes: int = 10**9,
+        metadata: Mapping[str, str] | None = None,
+        progress: Callable[[float], object] = lambda done: None,
+    ) -> Report:
+        """A report, when every parameter is in the folder, in safetensors files of up to shard_bytes with an index.
+
+        Each tensor is made when it is written, so that memory is needed for the largest one and not for the network,
+        which may be on the meta device. metadata: texts for the files' headers. progress: called with the part that has
+        been made, from 0 to 1. Raises as `predict`, and GHNError where the disk does not take it.
+        """
+        clock = _Clock()
+        graph = self._graph(model, graph, example_input, strict, clock)
+        with clock("propagation"):
+            batch = self.model.collate([graph])
+            states = self.model.node_states(batch)
+
+        def tensors() -> Iterator[tuple[str, Tensor]]:
+            order = {slot.fqn: place for place, slot in enumerate(graph.slots)}
+            left = total = sum(slot.numel for slot in graph.slots)
+            for plan in DecodePlan.pieces(batch, self.model.decoder, PIECE):
+                with clock("decoding"):
+                    (weights,) = self.model.write(plan, self.model.decode(plan, states), 1)
+                for name in sorted(weights, key=order.__getitem__):
+                    left -= weights[name].numel()
+                    progress(1 - left / total)
+                    yield name, weights.pop(name)
+
+        with clock("writing"):
+            write_shards(Path(folder), graph.slots, tensors(), shard_bytes, metadata or {})
+        clock.less("writing", "decoding")
+        return _report(graph, clock)
+
     def init(
         self, model: nn.Module, *, graph: ArchGraph | None = None, example_input: Any = None, strict: bool = True
     ) -> nn.Module:
@@ -159,20 +202,24 @@ class Hypernet:
             batch = self.model.collate([graph])
             states = self.model.node_states(batch)
         with clock("decoding"):
-            plan = DecodePlan.build(batch, self.model.config.max_shape)
+            plan = DecodePlan.build(batch, self.model.decoder)
             blocks = self.model.decode(plan, states)
         with clock("writing"):
             self.model.write(plan, blocks, 1, [out])
-        has_bn = bool((graph.ops == Primitive.BN).any())
-        return Report(
-            predicted=tuple(s.fqn for s in graph.slots),
-            skipped=graph.uncovered,
-            num_params=sum(s.numel for s in graph.slots),
-            nodes=len(graph),
-            seconds=clock.seconds,
-            cpu_seconds=clock.cpu_seconds,
-            notes=(BN_CAVEAT,) if has_bn else (),
-        )
+        return _report(graph, clock)
+
+
+def _report(graph: ArchGraph, clock: "_Clock") -> Report:
+    has_bn = bool((graph.ops == Primitive.BN).any())
+    return Report(
+        predicted=tuple(s.fqn for s in graph.slots),
+        skipped=graph.uncovered,
+        num_params=sum(s.numel for s in graph.slots),
+        nodes=len(graph),
+        seconds=clock.seconds,
+        cpu_seconds=clock.cpu_seconds,
+        notes=(BN_CAVEAT,) if has_bn else (),
+    )
 
 
 def _require_match(graph: ArchGraph, model: nn.Module) -> None:
@@ -217,3 +264,8 @@ class _Clock:
         finally:
             self.seconds[stage] += time.perf_counter() - wall
             self.cpu_seconds[stage] += time.process_time() - cpu
+
+    def less(self, stage: str, within: str) -> None:
+        """Takes what was spent on another stage within this one off it."""
+        for spent in (self.seconds, self.cpu_seconds):
+            spent[stage] -= spent[within]

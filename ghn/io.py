@@ -1,34 +1,38 @@
-"""Checkpoints: our own folder (safetensors + JSON), and the peers' files, read without unpickling code.
+"""Checkpoints: our own folder or file, and the peers' files, read without unpickling code.
 
 A checkpoint folder holds `model.safetensors`, `config.json` (format, GHN config, image size, classes, sha256 of
 the tensors, card) and, for people, `README.md`. While it is being replaced, and after a crash in that moment,
 `model.next.safetensors` stands beside them: the tensors are those of the file with the checksum in the config.
+
+A checkpoint file is one of safetensors whose metadata hold, under `ghn`, what a folder's `config.json` does; the
+checksum there is of the tensors' numbers by name.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from safetensors.torch import save_file
+from torch import Tensor
 
 from ghn.errors import CheckpointError
-from ghn.files import write_atomic
+from ghn.files import replacing, write_atomic
 from ghn.hyper import Hypernet
 from ghn.model import GHN, GHNConfig
+from ghn.published import UNFIT, filled, load_published, reason
 
 FORMAT = 1
-PPUDA_KINDS = {"gatedgnn": "gated", "mlp": "mlp"}  # their name of the propagation -> ours
 TENSORS, CONFIG = "model.safetensors", "config.json"
 NEXT = "model.next.safetensors"
 ENV = "GHN_CHECKPOINTS"
-# What building and filling a GHN raises on a config or tensors that do not fit.
-_UNFIT = (SafetensorError, RuntimeError, AttributeError, KeyError, IndexError, TypeError, ValueError, ArithmeticError)
+HUB = "hf:"  # how the name of a checkpoint on the Hugging Face hub begins
 
 
 def folders() -> list[Path]:
@@ -48,16 +52,23 @@ def checkpoints() -> dict[str, Path]:
 
 
 def load(name: str | Path) -> Hypernet:
-    """The trained GHN of this name (see `checkpoints`), in this folder, or in this ppuda `.pt` file.
+    """The trained GHN of this name (see `checkpoints`), in this folder or file, or on the hub ('hf:owner/name').
 
-    Raises CheckpointError: nothing there, damaged, or of another version.
+    Files are ours (`.safetensors`) or the peers' (`ghn.published`). Raises CheckpointError: nothing there, damaged, or
+    of another version.
     """
+    if str(name).startswith(HUB):
+        from ghn.adapters.hub import fetch
+
+        name = fetch(str(name).removeprefix(HUB))
     path = Path(name)
-    if path.is_file() and path.suffix in (".pt", ".pth"):
-        model = load_ppuda(path)
-        classes = tuple(f"class {i}" for i in range(model.config.num_classes))
-        return Hypernet(model, {"name": path.stem, "format": "ppuda"}, 32 if len(classes) < 1000 else 224, classes)
-    return _load_folder(find(name))
+    if not path.is_file():
+        return _load_folder(find(name))
+    if path.suffix == ".safetensors":
+        return _load_file(path)
+    model = load_published(path)
+    classes = tuple(f"class {i}" for i in range(model.config.num_classes))
+    return Hypernet(model, {"name": path.stem, "format": "published"}, 32 if len(classes) < 1000 else 224, classes)
 
 
 def find(name: str | Path) -> Path:
@@ -67,7 +78,7 @@ def find(name: str | Path) -> Path:
     known = checkpoints()
     if str(name) not in known:
         places = ", ".join(sorted(known)) or "none"
-        raise CheckpointError(f"no checkpoint {str(name)!r}: neither a folder, a .pt file, nor one of: {places}")
+        raise CheckpointError(f"no checkpoint {str(name)!r}: neither a folder, a file, nor one of: {places}")
     return known[str(name)]
 
 
@@ -90,18 +101,47 @@ def save(
     """Writes a checkpoint folder, or replaces the one there; a crash at any moment leaves the old or the new one."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = save_tensors({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
-    config = {
+    tensors = save_tensors(_plain(model))
+    config = _record(model, image_size, classes, card, hashlib.sha256(tensors).hexdigest())
+    write_atomic(folder / NEXT, tensors)
+    write_atomic(folder / CONFIG, _json(config))  # from here on the new one holds
+    os.replace(folder / NEXT, folder / TENSORS)
+
+
+def convert(old: str | Path, new: str | Path) -> Hypernet:
+    """The GHN of any name or file that `load` reads, written to one safetensors file. Raises CheckpointError."""
+    hyper = load(old)
+    state = _plain(hyper.model)
+    record = _record(hyper.model, hyper.image_size, hyper.classes, hyper.card, _fingerprint(state))
+    with replacing(Path(new)) as file:
+        save_file(state, file, metadata={"ghn": json.dumps(record)})
+    return hyper
+
+
+def _plain(model: GHN) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+
+
+def _record(
+    model: GHN, image_size: int, classes: Sequence[str], card: Mapping[str, Any], sha256: str
+) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "ghn": model.config.to_dict(),
         "image_size": image_size,
         "classes": list(classes),
-        "sha256": hashlib.sha256(tensors).hexdigest(),
+        "sha256": sha256,
         "card": dict(card),
     }
-    write_atomic(folder / NEXT, tensors)
-    write_atomic(folder / CONFIG, _json(config))  # from here on the new one holds
-    os.replace(folder / NEXT, folder / TENSORS)
+
+
+def _fingerprint(state: Mapping[str, Tensor]) -> str:
+    """A checksum of the tensors' numbers, by name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _json(config: Mapping[str, Any]) -> bytes:
@@ -111,15 +151,28 @@ def _json(config: Mapping[str, Any]) -> bytes:
 def _load_folder(folder: Path) -> Hypernet:
     config = read_config(folder / CONFIG)
     content = _read_tensors(folder, config["sha256"])
+    return _built(config, lambda: load_tensors(content), str(folder))
+
+
+def _load_file(path: Path) -> Hypernet:
     try:
-        with torch.device("meta"):  # no initialisation to pay for, and the caller's random generator stays as it is
-            model = GHN(GHNConfig.from_dict(config["ghn"]))
-        model.load_state_dict(load_tensors(content), assign=True)
+        with safe_open(path, "pt") as file:
+            record = json.loads((file.metadata() or {}).get("ghn", "null"))
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {reason(error)}; fetch it again") from error
+    config = _checked(record, path)
+    if _fingerprint(state) != config["sha256"]:
+        raise CheckpointError(f"{path} is damaged: its checksum is not the one in its metadata; fetch it again")
+    return _built(config, lambda: state, str(path))
+
+
+def _built(config: Mapping[str, Any], tensors: Callable[[], dict[str, Tensor]], where: str) -> Hypernet:
+    try:
+        model = filled(GHNConfig.from_dict(config["ghn"]), tensors(), where)
         return Hypernet(model, config["card"], int(config["image_size"]), tuple(config["classes"]))
-    except _UNFIT as error:
-        raise CheckpointError(
-            f"{folder} does not hold the GHN that its {CONFIG} describes: {_reason(error)}"
-        ) from error
+    except (SafetensorError, *UNFIT) as error:
+        raise CheckpointError(f"{where} does not hold the GHN that its config describes: {reason(error)}") from error
 
 
 def _read_tensors(folder: Path, sha256: str) -> bytes:
@@ -148,6 +201,11 @@ def read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}; a checkpoint folder needs it") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
+    return _checked(config, path)
+
+
+def _checked(config: Any, path: Path) -> dict[str, Any]:
+    """The record, where it is one that this version reads."""
     version = config.get("format") if isinstance(config, dict) else None
     if version != FORMAT:
         raise CheckpointError(
@@ -158,47 +216,3 @@ def read_config(path: Path) -> dict[str, Any]:
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}")
     return config
-
-
-def load_ppuda(path: str | Path) -> GHN:
-    """The GHN-1, GHN-2 or MLP in a checkpoint of facebookresearch/ppuda (`torch.save` of state_dict and config).
-
-    Raises CheckpointError where the file is missing, holds code, or is another kind of model.
-    """
-    path = Path(path)
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-        config, state = data["config"], data["state_dict"]
-    except Exception as error:  # torch.load raises a dozen types on damaged files
-        raise CheckpointError(f"{path} is not a ppuda checkpoint: {_reason(error)}") from error
-    if not isinstance(config, dict) or not isinstance(state, dict):
-        raise CheckpointError(f"{path} is not a ppuda checkpoint: its config and state_dict are no dicts")
-    if config.get("hypernet") not in PPUDA_KINDS or config.get("decoder") != "conv":
-        raise CheckpointError(
-            f"{path} holds a {config.get('hypernet')!r} GHN with decoder {config.get('decoder')!r}; "
-            f"{' or '.join(map(repr, PPUDA_KINDS))} with 'conv' (GHN-1, GHN-2, MLP) can be read"
-        )
-    try:
-        model = GHN(_ppuda_config(config))
-        model.load_state_dict(state)
-    except _UNFIT as error:
-        raise CheckpointError(f"{path} does not hold the GHN that its config describes: {_reason(error)}") from error
-    return model.eval()
-
-
-def _ppuda_config(config: Mapping[str, Any]) -> GHNConfig:
-    return GHNConfig(
-        num_classes=config["num_classes"],
-        hid=config["hid"],
-        max_shape=tuple(config["max_shape"]),
-        cutoff=50 if config["ve"] else 1,
-        weight_norm=config["weight_norm"],
-        layernorm=config["layernorm"],
-        propagation=PPUDA_KINDS[config["hypernet"]],
-    )
-
-
-def _reason(error: Exception) -> str:
-    """The error's message in one line, with its type where the message alone says little."""
-    text = " ".join(str(error).split())[:200]
-    return f"no {text}" if isinstance(error, KeyError) else text

@@ -1,16 +1,19 @@
 """DecodePlan: which nodes are decoded together, and what becomes of each result. Built once per batch."""
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ghn.batch import GraphBatch
-from ghn.decode.conv import MaxShape
-from ghn.fit import gain, kernel_shape, position_shape
+from ghn.fit import FITS, Head, gain, source_shape
 from ghn.graph import ParamSlot
-from ghn.primitives import Role
+from ghn.layers import MaxShape
+
+ANY: MaxShape = (0, 0, 0, 0)  # the shape of groups of vectors, which are decoded in full
 
 
 @dataclass(frozen=True)
@@ -35,45 +38,45 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class DecodePlan:
-    """kernels: groups for the conv decoder, one per distinct shape. classifiers: likewise, by in-channels.
-    vectors: nodes of all 1-D parameters together; class_vectors: of classifier biases."""
+    """groups: for each decoder, those of one shape together; vectors are one group."""
 
-    kernels: tuple[Group, ...]
-    classifiers: tuple[Group, ...]
-    vectors: Group
-    class_vectors: Group
+    groups: Mapping[Head, tuple[Group, ...]]
 
     @classmethod
-    def build(cls, batch: GraphBatch, max_shape: MaxShape) -> "DecodePlan":
-        """The plan for every slot of every graph, for decoders of this largest shape."""
-        kernels: dict[MaxShape, list[Target]] = defaultdict(list)
-        classifiers: dict[MaxShape, list[Target]] = defaultdict(list)
-        vectors: list[Target] = []
-        class_vectors: list[Target] = []
-        for b, graph in enumerate(batch.graphs):
-            for slot in graph.slots:
-                target = Target(b, slot, -1)
-                if slot.role is Role.CLASSIFIER_WEIGHT:
-                    classifiers[(0, min(slot.shape[1], max_shape[1]), 1, 1)].append(target)
-                elif slot.role in (Role.WEIGHT, Role.POSITION):
-                    kernels[_block_shape(slot, max_shape)].append(target)
-                elif slot.role is Role.CLASSIFIER_BIAS:
-                    class_vectors.append(target)
-                else:
-                    vectors.append(target)
-        none = (0, 0, 0, 0)
-        return cls(
-            kernels=tuple(_group(batch, s, t) for s, t in kernels.items()),
-            classifiers=tuple(_group(batch, s, t) for s, t in classifiers.items()),
-            vectors=_group(batch, none, vectors),
-            class_vectors=_group(batch, none, class_vectors),
-        )
+    def build(cls, batch: GraphBatch, decoder: Any) -> "DecodePlan":
+        """The plan for every slot of every graph, for this kernel decoder (see `ghn.decode`)."""
+        return cls._of(batch, decoder, _targets(batch))
+
+    @classmethod
+    def pieces(cls, batch: GraphBatch, decoder: Any, numbers: int) -> Iterator["DecodePlan"]:
+        """Plans for the slots in their order, each for so many that their parameters have up to so many numbers."""
+        piece: list[Target] = []
+        size = 0
+        for target in _targets(batch):
+            if piece and size + target.slot.numel > numbers:
+                yield cls._of(batch, decoder, piece)
+                piece, size = [], 0
+            piece.append(target)
+            size += target.slot.numel
+        if piece:
+            yield cls._of(batch, decoder, piece)
+
+    @classmethod
+    def _of(cls, batch: GraphBatch, decoder: Any, targets: Sequence[Target]) -> "DecodePlan":
+        found: dict[Head, dict[MaxShape, list[Target]]] = {head: defaultdict(list) for head in Head}
+        for target in targets:
+            slot = target.slot
+            head, shape = FITS[slot.role].head, ANY
+            if head is Head.KERNEL:
+                shape = decoder.block(source_shape(slot.role, slot.shape))
+            elif head is Head.CLASSIFIER:
+                shape = decoder.class_block(source_shape(slot.role, slot.shape))
+            found[head][shape].append(target)
+        return cls({head: tuple(_group(batch, s, t) for s, t in of.items()) for head, of in found.items() if of})
 
 
-def _block_shape(slot: ParamSlot, max_shape: MaxShape) -> MaxShape:
-    full = position_shape(slot.shape) if slot.role is Role.POSITION else kernel_shape(slot.shape)
-    out, inp, h, w = (min(a, b) for a, b in zip(full, max_shape, strict=True))
-    return out, inp, h, w
+def _targets(batch: GraphBatch) -> list[Target]:
+    return [Target(b, slot, -1) for b, graph in enumerate(batch.graphs) for slot in graph.slots]
 
 
 def _group(batch: GraphBatch, shape: MaxShape, targets: list[Target]) -> Group:
@@ -82,8 +85,7 @@ def _group(batch: GraphBatch, shape: MaxShape, targets: list[Target]) -> Group:
     placed = []
     for target in targets:
         slot = target.slot
-        weight = slot.role in (Role.WEIGHT, Role.CLASSIFIER_WEIGHT)
-        key = (batch.offsets[target.graph] + slot.node, gain(slot.shape) if weight else 1.0)
+        key = (batch.offsets[target.graph] + slot.node, gain(slot.role, slot.shape))
         placed.append(Target(target.graph, slot, rows.setdefault(key, len(rows))))
     device = batch.place.device
     nodes = torch.tensor([node for node, _ in rows], dtype=torch.int64, device=device)

@@ -8,7 +8,24 @@ from hypothesis import strategies as st
 from ghn.graph import ArchGraph, ParamSlot, Uncovered, encoder_shape
 from ghn.primitives import Primitive, Role
 
-SHAPES = [(8, 3, 3, 3), (16, 8, 1, 1), (32, 1, 5, 5), (100, 70, 3, 3), (10, 24), (7, 19), (12, 5, 1, 7), (4, 6, 3)]
+SHAPES = [
+    (8, 3, 3, 3),
+    (16, 8, 1, 1),
+    (32, 1, 5, 5),
+    (100, 70, 3, 3),
+    (10, 24),
+    (7, 19),
+    (12, 5, 1, 7),
+    (4, 6, 3),
+    (3, 4, 9, 8),
+]
+
+
+@st.composite
+def positions(draw: st.DrawFn) -> tuple[int, ...]:
+    """Of an embedding of positions, (1, P, C), or of a table of rows, (P, C)."""
+    shape = draw(st.integers(2, 200)), draw(st.integers(2, 90))
+    return (1, *shape) if draw(st.booleans()) else shape
 
 
 @st.composite
@@ -25,7 +42,7 @@ def graphs(draw: st.DrawFn, max_nodes: int = 12) -> ArchGraph:
             "bias": (Primitive.BIAS, Role.BIAS, (draw(st.integers(1, 150)),)),
             "norm": (Primitive.BN, Role.NORM_WEIGHT, (draw(st.integers(1, 150)),)),
             "last": (Primitive.CONV, Role.CLASSIFIER_WEIGHT, (draw(st.integers(2, 30)), draw(st.integers(1, 90)))),
-            "position": (Primitive.POS_ENC, Role.POSITION, (1, draw(st.integers(2, 200)), draw(st.integers(2, 90)))),
+            "position": (Primitive.POS_ENC, Role.POSITION, draw(positions())),
             "sum": (Primitive.SUM, None, ()),
         }[kind]
         ops.append(op)

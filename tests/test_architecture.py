@@ -14,6 +14,7 @@ ALONE = {
     "torchvision": {"ghn/_compat.py"},
     "timm": {"ghn/adapters/zoo.py"},
     "transformers": {"ghn/adapters/zoo.py"},
+    "huggingface_hub": {"ghn/adapters/hub.py"},
     "wandb": {"train/log.py"},
     "pyarrow": {"train/cifar.py", "deepnets_gen/export.py"},
     "h5py": {"deepnets_gen/official.py"},

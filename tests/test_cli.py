@@ -159,6 +159,34 @@ def test_predict_partial_skips_what_no_rule_covers(work: str, capsys: pytest.Cap
     assert out.count("not predicted: rnn.") == 4
 
 
+def test_predict_streams_to_a_folder(work: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["predict", "squeezenet1_1", "--checkpoint", "tiny"]
+    assert cli.main([*command, "--out", "streamed", "--stream"]) == 0
+    assert "streamed: 2.9 MB" in capsys.readouterr().out
+    assert leftovers() == {"streamed"}
+    (shard,) = Path("streamed").glob("*.safetensors")
+    assert cli.main([*command, "--out", "whole.safetensors"]) == 0
+    whole, streamed = load_file("whole.safetensors"), load_file(shard)
+    assert whole.keys() == streamed.keys()
+    assert all(torch.allclose(whole[name], streamed[name], rtol=1e-5, atol=1e-7) for name in whole)
+    capsys.readouterr()
+    assert "--out DIR" in refused(capsys, *command, "--stream")
+    assert "it is a file; give a folder" in refused(capsys, *command, "--stream", "--out", "whole.safetensors")
+    assert "there is no folder no" in refused(capsys, *command, "--stream", "--out", "no/where")
+
+
+def test_convert_makes_one_file_of_any_checkpoint(work: str, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(ghn.load("tiny").model.state_dict(), "theirs.pt")
+    for old in ("tiny", "theirs.pt"):
+        assert cli.main(["convert", old, "new.safetensors"]) == 0
+        assert "new.safetensors: gated propagation, conv decoder, width 8" in capsys.readouterr().out
+        assert cli.main(["predict", f"{work}:Net", "--checkpoint", "new.safetensors"]) == 0
+        assert "330 numbers in 6 parameters" in capsys.readouterr().out
+    assert "must end in .safetensors" in refused(capsys, "convert", "tiny", "new.pt")
+    assert "no checkpoint 'none'" in refused(capsys, "convert", "none", "x.safetensors")
+    assert "give 'hf:owner/name'" in refused(capsys, "predict", "resnet18", "--checkpoint", "hf:one")
+
+
 def test_inspect_shows_numbers_and_table(work: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", "resnet50"]) == 0
     out = capsys.readouterr().out
@@ -291,7 +319,7 @@ def test_a_damaged_checkpoint_is_refused(
 def test_a_pt_file_that_is_none_is_refused(work: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("old.pt").write_bytes(b"\x80\x04no")
     err = refused(capsys, "predict", f"{work}:Net", "--checkpoint", "old.pt")
-    assert "old.pt is not a ppuda checkpoint" in err
+    assert "old.pt is no readable pickle" in err
 
 
 @pytest.mark.parametrize(

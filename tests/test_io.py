@@ -9,19 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from reference import REFERENCE, graph, needs_reference, stats
+from safetensors import safe_open
 from safetensors.torch import load as load_tensors
+from safetensors.torch import load_file, save_file
 from safetensors.torch import save as save_tensors
 
 import ghn
 from ghn.errors import CheckpointError, GHNError
 from ghn.files import write_atomic
-from ghn.io import CONFIG, ENV, NEXT, TENSORS, add_metrics, load_ppuda
+from ghn.io import CONFIG, ENV, NEXT, TENSORS, add_metrics
 from ghn.model import GHN, GHNConfig
 
 CONFIGS = [
     GHNConfig(num_classes=5, hid=8, max_shape=(8, 8, 3, 3)),
     GHNConfig(num_classes=3, hid=16, max_shape=(8, 16, 5, 5), cutoff=1, weight_norm=False, layernorm=False),
+    GHNConfig(num_classes=5, hid=8, max_shape=(8, 8, 3, 3), propagation="graphormer", decoder="lowrank", heads=2),
 ]
 CARD = {"name": "täst", "steps": 3, "metrics": {"top1": 0.125}}
 
@@ -116,7 +118,7 @@ def other_architecture(folder: Path) -> None:
         (edit(lambda c: c.update(ghn=None)), "does not hold the GHN"),
         (edit(lambda c: c.update(image_size="large")), "large"),
         (edit(lambda c: c.update(card=[1])), "does not hold the GHN"),
-        (other_architecture, "does not hold the GHN that its config.json describes"),
+        (other_architecture, "does not hold the GHN that its config describes"),
     ],
 )
 def test_damage_is_said_in_one_line(folder: Path, damage: Callable[[Path], Any], message: str) -> None:
@@ -172,91 +174,60 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == [path]
 
 
-class Malicious:
-    """Pickled as a command that makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
+def edited(path: Path, change: Callable[[dict], object]) -> None:
+    """Changes the record in a checkpoint file's metadata."""
+    tensors, record = load_file(path), metadata(path)
+    change(record)
+    save_file(tensors, path, metadata={"ghn": json.dumps(record)})
 
 
-def test_code_in_a_pt_file_does_not_run(tmp_path: Path) -> None:
-    proof, file = tmp_path / "executed", tmp_path / "bad.pt"
-    torch.save({"config": {}, "state_dict": Malicious(proof)}, file)
-    with pytest.raises(CheckpointError, match="is not a ppuda checkpoint"):
-        ghn.load(file)
-    assert not proof.exists()
-
-
-def ppuda(model: GHN) -> dict[str, Any]:
-    config = model.config
-    return {
-        "state_dict": model.state_dict(),
-        "config": {
-            "hypernet": "gatedgnn",
-            "decoder": "conv",
-            "num_classes": config.num_classes,
-            "hid": config.hid,
-            "max_shape": config.max_shape,
-            "ve": config.cutoff > 1,
-            "weight_norm": config.weight_norm,
-            "layernorm": config.layernorm,
-        },
-    }
+def metadata(path: Path) -> dict:
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["ghn"])
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_ppuda_files_load(tmp_path: Path, config: GHNConfig) -> None:
-    model = make(config)
-    torch.save(ppuda(model), tmp_path / "theirs.pt")
-    hyper = ghn.load(tmp_path / "theirs.pt")
+def test_a_converted_checkpoint_is_the_same_in_one_file(tmp_path: Path, config: GHNConfig) -> None:
+    old, new = write(tmp_path / "old", make(config)), tmp_path / "new.safetensors"
+    converted, hyper = ghn.convert(old, new), ghn.load(new)
+    assert same(hyper.model, make(config))
+    assert same(converted.model, hyper.model)
     assert hyper.model.config == config
-    assert same(hyper.model, model)
-    assert (hyper.image_size, len(hyper.classes)) == (32, config.num_classes)
+    assert (hyper.card, hyper.image_size, len(hyper.classes)) == (CARD, 16, config.num_classes)
+    ghn.convert(new, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == new.read_bytes()
+
+
+def scribbled(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("damage", "message"),
     [
-        (lambda d: d.pop("config"), "not a ppuda checkpoint"),
-        (lambda d: d.update(config=3), "not a ppuda checkpoint"),
-        (lambda d: d["config"].update(hypernet="graphormer"), "'graphormer' GHN"),
-        (lambda d: d["config"].pop("hid"), "hid"),
-        (lambda d: d["config"].update(hid=16), "does not hold the GHN"),
-        (lambda d: d["config"].update(max_shape=8), "does not hold the GHN"),
-        (lambda d: d["state_dict"].pop("embed.weight"), "embed.weight"),
+        (scribbled, "damaged: its checksum"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-100]), "cannot be read"),
+        (lambda p: p.write_bytes(b""), "cannot be read"),
+        (lambda p: save_file(load_file(p), p), "format None"),
+        (lambda p: save_file(load_file(p), p, metadata={"ghn": "{"}), "cannot be read"),
+        (lambda p: edited(p, lambda r: r.pop("card")), "lacks card"),
+        (lambda p: edited(p, lambda r: r["ghn"].update(hid=16)), r"embed.weight has shape \[15, 8\], not \[15, 16\]"),
     ],
 )
-def test_damaged_ppuda_files_are_refused(tmp_path: Path, change: Callable[[dict], Any], message: str) -> None:
-    data = ppuda(make())
-    change(data)
-    torch.save(data, tmp_path / "theirs.pt")
-    with pytest.raises(CheckpointError, match=message):
-        ghn.load(tmp_path / "theirs.pt")
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"plain text"])
-def test_files_that_are_no_pt_are_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match="is not a ppuda checkpoint"):
-        load_ppuda(tmp_path / "x.pt")
+def test_a_damaged_checkpoint_file_is_refused(folder: Path, damage: Callable[[Path], Any], message: str) -> None:
+    path = folder.parent / "new.safetensors"
+    ghn.convert(folder, path)
+    damage(path)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        ghn.load(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_files_that_are_missing_are_said(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is not a ppuda checkpoint.*No such file"):
-        load_ppuda(tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="no checkpoint"):
         ghn.load(tmp_path / "x.pt")
-
-
-@needs_reference
-def test_a_published_file_predicts_its_own_numbers() -> None:
-    hyper = ghn.load(REFERENCE / "ghn2_cifar10.pt")
-    weights, _ = hyper.predict(graph=graph("ghn2_cifar10", "d1"))
-    total = torch.stack([w.double().norm() for w in weights.values()]).norm().item()
-    assert total == pytest.approx(stats("ghn2_cifar10", "d1")["total_norm"], rel=1e-5)
 
 
 def test_tensors_are_plain_safetensors(folder: Path) -> None:

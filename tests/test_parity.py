@@ -15,9 +15,9 @@ from deepnets_gen import Genotype, build
 from ghn._compat import import_torchvision
 from ghn.assign import functional
 from ghn.graph import ArchGraph
-from ghn.io import load_ppuda
 from ghn.model import GHN
 from ghn.primitives import Primitive
+from ghn.published import load_published
 
 pytestmark = needs_reference
 
@@ -35,12 +35,23 @@ CASES = [
     ("mlp_cifar10", "d1"),
     ("mlp_cifar10", "d2"),
     ("mlp_cifar10", "d3"),
+    ("ghn3tm8_cifar10", "d0"),
+    ("ghn3tm8_cifar10", "d1"),
+    ("ghn3tm8_cifar10", "d2"),
+    ("ghn3tm8_cifar10", "d3"),
+    ("ghn3tm8_cifar10", "resnet50_32"),
 ]
+FILES = {
+    "ghn1_cifar10": "ghn1_cifar10.pt",
+    "ghn2_cifar10": "ghn2_cifar10.pt",
+    "mlp_cifar10": "mlp_cifar10.pt",
+    "ghn3tm8_cifar10": "ghn3tm8_cifar10.hf.pt",
+}
 
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, GHN]:
-    return {name: load_ppuda(REFERENCE / f"{name}.pt") for name in ("ghn1_cifar10", "ghn2_cifar10", "mlp_cifar10")}
+    return {name: load_published(REFERENCE / file) for name, file in FILES.items()}
 
 
 def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -80,6 +91,22 @@ def test_every_predicted_tensor(models: dict[str, GHN], ghn: str, net: str) -> N
         assert relative(weights[name].numpy(), want.numpy()) < 1e-4, name
 
 
+@pytest.mark.parametrize("ghn", FILES)
+def test_a_batch_is_its_networks_one_by_one(models: dict[str, GHN], ghn: str) -> None:
+    """The published GHN-3 reads wrong rows from the second network on (ghn_spec 16.1); here all are the peer's own."""
+    names, model = [net for other, net in CASES if other == ghn], models[ghn]
+    with torch.no_grad():
+        batch = model.collate([graph(ghn, net) for net in names])
+        states = model.node_states(batch).numpy()
+        predicted = model(batch)
+    for net, start, end, weights in zip(names, batch.offsets, batch.offsets[1:], predicted, strict=False):
+        last = "x2" if model.config.layernorm else "x1"
+        assert relative(states[start:end], nodes(ghn, net)[last]) < 1e-4, net
+        for name, want in stats(ghn, net)["tensors"].items():
+            sample = weights[name].flatten()[want["sample_index"]].numpy()
+            assert relative(sample, np.array(want["sample"])) < 1e-4, (net, name)
+
+
 def network(name: str) -> torch.nn.Module:
     genotype = Genotype.from_dict(json.loads((REFERENCE / "nets.json").read_text())[name])
     return build(genotype, num_classes=10, image_size=32)
@@ -110,29 +137,33 @@ def test_one_training_step(models: dict[str, GHN]) -> None:
         assert parameter.norm().item() == pytest.approx(golden["param_norm_after"][name], rel=1e-4), name
 
 
-def test_resnet50_from_our_own_trace(models: dict[str, GHN]) -> None:
+@pytest.mark.parametrize("ghn2or3", ["ghn2_cifar10", "ghn3tm8_cifar10"])
+def test_resnet50_from_our_own_trace(models: dict[str, GHN], ghn2or3: str) -> None:
     """Not one number of ResNet-50 depends on who traced it."""
     torchvision = import_torchvision()
     model = ghn.adjust_stem(torchvision.models.resnet50(num_classes=10), 32)
     traced = ghn.trace(model)
-    golden = stats("ghn2_cifar10", "resnet50_32")
+    golden = stats(ghn2or3, "resnet50_32")
     with torch.no_grad():
-        (weights,) = models["ghn2_cifar10"](models["ghn2_cifar10"].collate([traced]))
+        (weights,) = models[ghn2or3](models[ghn2or3].collate([traced]))
     assert weights.keys() == golden["tensors"].keys() == dict(model.named_parameters()).keys()
     for name, want in golden["tensors"].items():
         assert weights[name].double().norm().item() == pytest.approx(want["norm"], rel=1e-4), name
         assert relative(weights[name].flatten()[want["sample_index"]].numpy(), np.array(want["sample"])) < 1e-4, name
 
 
-@pytest.mark.parametrize("name", ["d0", "d2", "d3"])
-def test_deepnets_from_our_own_trace(models: dict[str, GHN], name: str) -> None:
+@pytest.mark.parametrize(
+    ("peer", "name"),
+    [(peer, name) for peer in FILES for name in (("d2", "d3") if "ghn3" in peer else ("d0", "d2", "d3"))],
+)
+def test_deepnets_from_our_own_trace(models: dict[str, GHN], peer: str, name: str) -> None:
     """Where the peer's trace is right, ours is the same graph and gives the same weights."""
-    full = REFERENCE / "ghn2_cifar10" / name / "pred.safetensors"
+    full = REFERENCE / peer / name / "pred.safetensors"
     golden = load_file(full) if full.exists() else None
-    model, traced = models["ghn2_cifar10"], ghn.trace(network(name))
-    assert traced.key == graph("ghn2_cifar10", name).key
+    model, traced = models[peer], ghn.trace(network(name))
+    assert traced.key == graph(peer, name).key
     with torch.no_grad():
-        ours, theirs = model(model.collate([traced, graph("ghn2_cifar10", name)]))
+        ours, theirs = model(model.collate([traced, graph(peer, name)]))
     assert ours.keys() == theirs.keys()
     for key in ours:
         assert relative(ours[key].numpy(), theirs[key].numpy()) < 1e-4, key

@@ -60,7 +60,7 @@ def test_changes() -> None:
         ("milestones=[0.5, 2]", "fractions of the run"),
         ("augmentation=none", "neither 'cifar' nor 'imagenet'"),
         ("ghn.hidden=8", "does not describe a GHN: .*hidden"),
-        ("ghn.propagation=graphormer", "neither 'gated' nor 'mlp'"),
+        ("ghn.propagation=other", "'other' is none of gated, mlp, graphormer"),
     ],
 )
 def test_wrong_changes_are_named(change: str, message: str) -> None:
@@ -227,6 +227,24 @@ def test_published_hyper_parameters() -> None:
     assert recipe("ghn2_imagenet").ghn_config(1000).max_shape == (64, 64, 16, 16)
 
 
+def test_a_start_from_identity_needs_a_decoder_that_has_one() -> None:
+    with pytest.raises(RecipeError, match="'lowrank' has none"):
+        recipe("smoke").changed(["identity=0.5", "ghn.decoder=lowrank"])
+    assert recipe("ghn3_t_cifar10").changed(["identity=0.5"]).identity == 0.5
+
+
+def test_published_hyper_parameters_of_ghn3() -> None:
+    made = recipe("ghn3_t_cifar10")
+    assert (made.optimiser, made.lr, made.weight_decay, made.clip) == ("adamw", 4e-4, 1e-2, 5.0)
+    assert (made.norm_penalty, made.shared_images, made.ema, made.bf16) == (3e-5, True, 0, True)
+    epoch = made.steps // 75
+    assert made.warmup == 5 * epoch
+    assert lr_at(made, 0) == pytest.approx(1e-5)
+    assert lr_at(made, made.warmup) == pytest.approx(4e-4)
+    assert lr_at(made, made.warmup + 35 * epoch) == pytest.approx(2e-4)
+    assert lr_at(made, made.steps) == pytest.approx(0, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("name", "classes", "parameters"),
     [
@@ -234,6 +252,8 @@ def test_published_hyper_parameters() -> None:
         ("ghn2_cifar10", 10, 1_620_764),
         ("mlp_cifar10", 10, 1_614_396),
         ("ghn2_imagenet", 1000, 2_319_720),
+        ("ghn3_t_cifar10", 10, 4_531_500),
+        ("ghn3_t_cifar10_cpu", 10, 4_531_500),
     ],
 )
 def test_published_sizes_of_the_ghns(name: str, classes: int, parameters: int) -> None:

@@ -14,6 +14,7 @@ from training import TINY, tensors, tiny, trainer
 
 import ghn
 from ghn.errors import CheckpointError, TrainingError
+from ghn.family import member
 from train import checkpoint, loop, runs
 from train.config import Recipe
 from train.log import Log, Row, read_rows
@@ -250,3 +251,16 @@ def test_shared_images(tmp_path: Path) -> None:
     assert torch.equal(first, second)
     first, second = drawn(tiny(shared_images=False))
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["mlp", "ghn3-t", "logah-t"])
+def test_every_member_trains_and_is_kept(tmp_path: Path, name: str) -> None:
+    """A run of two steps; what it saves is loaded with the same parts, and differs from where it started."""
+    parts = member(name).to_dict() | {"hid": 16, "max_shape": [16, 16, 5, 5], "layers": 1, "heads": 2, "rank": 4}
+    del parts["num_classes"]
+    run = trainer(tiny(stages=(replace(TINY, steps=2),), ghn=parts, norm_penalty=3e-5), tmp_path)
+    before = {key: value.clone() for key, value in run.ghn.state_dict().items()}
+    runs.run(run, tmp_path)
+    moved = [key for key, value in run.ghn.state_dict().items() if not torch.equal(value, before[key])]
+    assert {key.split(".")[0] for key in moved} >= {"embed", "shape_enc", "gnn", "decoder", "decoder_1d"}
+    assert ghn.load(tmp_path / "ghn").model.config == run.ghn.config

@@ -81,6 +81,38 @@ def test_equals_the_joint_backward(ghn: GHN, budget: int, smoothing: float) -> N
     assert_close(gradients(ghn), expected)
 
 
+PARTS = {
+    "mlp": {"propagation": "mlp", "decoder": "mlp"},
+    "ghn3": {"propagation": "graphormer", "decoder": "centred", "layers": 2, "heads": 2},
+    "logah": {"propagation": "graphormer", "decoder": "lowrank", "layers": 1, "heads": 2, "rank": 4},
+}
+
+
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+def test_every_kind_of_ghn_gets_its_gradient(parts: dict) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        ghn = GHN(GHNConfig(hid=8, max_shape=(16, 16, 3, 3), **parts)).double()
+    given = [Job(job.graph, job.module, job.images.double(), job.labels) for job in jobs()]
+    loss, expected = joint_gradient(copy.deepcopy(ghn), given, 0.0)
+    result = meta_gradient(ghn, given, budget=15)
+    assert result.loss == pytest.approx(loss, rel=1e-6)
+    assert_close(gradients(ghn), expected)
+
+
+def test_the_penalty_is_on_the_norm_of_every_weight(ghn: GHN) -> None:
+    given = jobs()
+    loss, plain = joint_gradient(copy.deepcopy(ghn), given, 0.0)
+    other = copy.deepcopy(ghn)
+    other.zero_grad()
+    predicted = other(other.collate([job.graph for job in given]))
+    (0.01 * sum(w.norm() for weights in predicted for w in weights.values()) / len(given)).backward()
+    expected = {name: plain.get(name, 0) + value for name, value in gradients(other).items()}
+    result = meta_gradient(ghn, given, budget=10_000, penalty=0.01)
+    assert result.loss == pytest.approx(loss, rel=1e-5)
+    assert_close(gradients(ghn), expected)
+
+
 @pytest.mark.parametrize("twice", [False, True], ids=["distinct modules", "one module twice"])
 def test_threads_change_no_bit(ghn: GHN, twice: bool) -> None:
     torch.set_num_threads(1)

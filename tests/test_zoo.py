@@ -1,5 +1,6 @@
 """Networks by name: built without memory, for the size asked for; what cannot be found is answered with a way on."""
 
+import json
 import sys
 import textwrap
 from pathlib import Path
@@ -244,3 +245,24 @@ def test_transformers_come_from_their_config_and_text_networks_with_token_ids() 
     assert vision.config.image_size == 32
     assert example_input(vision) is None
     assert set(example_input(text)) == {"input_ids"}
+
+
+@needs_transformers
+def test_a_config_of_transformers_gives_its_own_network(tmp_path: Path) -> None:
+    sizes = {"n_layer": 2, "n_embd": 48, "n_head": 2, "n_positions": 16, "vocab_size": 60000}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **sizes}))
+    model = resolve(f"transformers/{file}", 10, 32)
+    assert type(model).__name__ == "GPT2LMHeadModel"
+    assert devices(model) == {"meta"}
+    assert model.transformer.wte.weight.shape == (60000, 48)
+    assert set(example_input(model)) == {"input_ids"}
+    file.write_text(json.dumps({"model_type": "gpt2", **sizes}))
+    assert type(resolve(f"transformers/{file}", 10, 32)).__name__ == "GPT2Model"
+    file.write_text(json.dumps({"model_type": "gpt2", "architectures": ["NoSuch"], **sizes}))
+    with pytest.raises(ModelError, match="names the architecture 'NoSuch'"):
+        resolve(f"transformers/{file}", 10, 32)
+    for content in ("{", "[]", "{}"):
+        file.write_text(content)
+        with pytest.raises(ModelError, match=r"config.json is no config.json of transformers"):
+            resolve(f"transformers/{file}", 10, 32)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ghn.errors import DataError
+from ghn.unpickle import read_plain_pickle
 from train.images import CLASSES, Images
-from train.unpickle import read_plain_pickle
 
 SPLITS = {"train": (1, 2, 3, 4), "val": (1, 2, 3, 4), "test": (5,)}  # split -> batches it is taken from
 HELD_OUT_PER_CLASS = 200

@@ -69,6 +69,7 @@ class Recipe:
     part `decay` of the steps after the warm-up, as a cosine, to lr * lr_floor. Below 1, `decay` makes a run that can
     be made longer without a jump: until the fall its steps are those of every longer run.
     clip: largest gradient norm. clip_network: largest norm of one network's gradient with respect to its weights.
+    norm_penalty: what each network's loss grows by for the norm of each of its weights (GHN-3: 3e-5).
     local_steps, local_rate: steps that each network takes by itself, with `images` each, and their length relative to
     the weights' (train/step.py). 1 is the plain gradient.
     ema: decay of the averaged weights, which are the ones evaluated and shipped. bf16: networks run in autocast.
@@ -103,6 +104,7 @@ class Recipe:
     local_steps: int = 1
     local_rate: float = 0.03
     label_smoothing: float = 0.0
+    norm_penalty: float = 0.0
     ema: float = 0.999
     bf16: bool = False
     dropout: bool = True
@@ -130,12 +132,16 @@ class Recipe:
             _at_least(self, name, 1)
         for name in ("lr", "weight_decay", "identity", "warmup", "warmup_from", "clip", "local_rate", "lr_floor"):
             _at_least(self, name, 0)
-        for name in ("val_networks", "seed"):
+        for name in ("val_networks", "norm_penalty", "seed"):
             _at_least(self, name, 0)
         _at_least(self, "val_images", 1)
         if not 0 < self.decay <= 1 or not all(0 < fraction <= 1 for fraction in self.milestones):
             raise RecipeError(f"decay ({self.decay}) and milestones {self.milestones} are fractions of the run")
-        self.ghn_config(1)
+        decoder = self.ghn_config(1).decoder
+        if self.identity and decoder not in ("conv", "centred"):
+            raise RecipeError(
+                f"identity is a start of 'conv' and 'centred' decoders; {decoder!r} has none: set it to 0"
+            )
         if self.augmentation not in ("cifar", "imagenet"):
             raise RecipeError(f"augmentation {self.augmentation!r} is neither 'cifar' nor 'imagenet'")
         if self.parts is not None:

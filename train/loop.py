@@ -204,6 +204,7 @@ class Trainer:
             self._jobs(indices, [place for number in self.world.mine(len(parts)) for place in parts[number]]),
             budget=recipe.node_budget,
             smoothing=recipe.label_smoothing,
+            penalty=recipe.norm_penalty,
             bf16=recipe.bf16,
             clip_network=recipe.clip_network,
             local=Local(recipe.local_steps, recipe.local_rate),

@@ -86,6 +86,7 @@ def meta_gradient(
     *,
     budget: int,
     smoothing: float = 0.0,
+    penalty: float = 0.0,
     bf16: bool = False,
     clip_network: float | None = None,
     local: Local = ONCE,
@@ -95,6 +96,7 @@ def meta_gradient(
 ) -> MetaStep:
     """Leaves in the GHN's `.grad` the gradient of the mean cross-entropy over the networks with finite results.
 
+    penalty: what a network's loss grows by for the norm of each of its weights; not in the loss that is reported.
     clip_network: largest norm of one network's gradient with respect to its weights; longer ones are shortened, so
     that a single exploding network does not decide the step.
     local: steps that each network takes by itself.
@@ -111,7 +113,8 @@ def meta_gradient(
         for piece in chunks([jobs[place].graph for place in part], budget):
             here = [jobs[place] for place in part[piece]]
             predicted = ghn(ghn.collate([job.graph for job in here]))
-            arguments = [(job, w, smoothing, bf16, clip_network, local) for job, w in zip(here, predicted, strict=True)]
+            settings = (smoothing, bf16, clip_network, local, penalty)
+            arguments = [(job, w, *settings) for job, w in zip(here, predicted, strict=True)]
             distinct = len({id(job.module) for job in here}) == len(here)  # a module holds one set of weights at a time
             results = list((run if distinct else map)(lambda each: try_network(*each), arguments))
             _backward(predicted, results)
@@ -159,6 +162,7 @@ def try_network(
     bf16: bool,
     clip: float | None = None,
     local: Local = ONCE,
+    penalty: float = 0.0,
 ) -> Trial:
     """How one network does with the predicted weights, and its gradient with respect to each, in their order."""
     device, values = job.images.device, [value.detach() for value in weights.values()]
@@ -171,7 +175,9 @@ def try_network(
             if trials:
                 values = _stepped(values, trials[-1].gradients or (), local.rate)
             trials.append(
-                _differentiated(job.module, dict(zip(weights, values, strict=True)), images, labels, smoothing, half)
+                _differentiated(
+                    job.module, dict(zip(weights, values, strict=True)), images, labels, smoothing, half, penalty
+                )
             )
             if trials[-1].gradients is None:
                 return replace(trials[0], loss=float("nan"), correct=0, gradients=None)
@@ -186,14 +192,23 @@ def try_network(
 
 
 def _differentiated(
-    module: nn.Module, weights: Mapping[str, Tensor], images: Tensor, labels: Tensor, smoothing: float, half: bool
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+    smoothing: float,
+    half: bool,
+    penalty: float,
 ) -> Trial:
     """One forward and backward pass; no gradients where the loss is not finite."""
     leaves = {name: value.requires_grad_() for name, value in weights.items()}
     with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
         logits = functional(module, leaves, images)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
-    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True) if torch.isfinite(loss) else None
+    gradients = None
+    if torch.isfinite(loss):
+        total = loss + penalty * sum(w.norm() for w in leaves.values()) if penalty else loss
+        gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     return Trial(loss.item(), int((logits.argmax(1) == labels).sum()), len(labels), gradients)
 
 

@@ -37,7 +37,8 @@ Build = Callable[[], nn.Module]
 def resolve(name: str, num_classes: int, image_size: int, device: str = "meta") -> nn.Module:
     """The network of this name, for images of this side, with its own initialisation where the device holds numbers.
 
-    name: 'torchvision/NAME', 'timm/NAME', 'transformers/TYPE', 'PREFIX/...' of an entry point in `ghn.models`, a bare
+    name: 'torchvision/NAME', 'timm/NAME', 'transformers/TYPE', 'transformers/CONFIG.json' (of transformers, in its own
+    sizes), 'PREFIX/...' of an entry point in `ghn.models`, a bare
     NAME (looked for in torchvision, then timm), or 'package.module:factory', whose function is called with those of
     `num_classes` and `image_size` that it accepts. The stems of torchvision's networks, made for 224 pixels, are
     adjusted for small images. device: 'meta' or 'cpu'; networks that cannot be built on meta come
@@ -135,6 +136,8 @@ def _transformers(name: str, num_classes: int, image_size: int) -> Build:
     if _installed("torchvision"):
         import_torchvision()
     library = importlib.import_module("transformers")
+    if name.endswith(".json"):
+        return _configured(library, name)
     known = importlib.import_module("transformers.models.auto.modeling_auto")
     try:
         config = library.AutoConfig.for_model(name)
@@ -152,6 +155,20 @@ def _transformers(name: str, num_classes: int, image_size: int) -> Build:
         if type(config) in mapping:
             return lambda: getattr(library, f"AutoModelFor{task}").from_config(config)
     return lambda: library.AutoModel.from_config(config)
+
+
+def _configured(library: ModuleType, file: str) -> Build:
+    """The network that a config.json of transformers describes, in the sizes that it gives."""
+    try:
+        config = library.AutoConfig.from_pretrained(file, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{file} is no config.json of transformers: {_text(error)}") from error
+    named = (getattr(config, "architectures", None) or [None])[0]
+    if named is None:
+        return lambda: library.AutoModel.from_config(config)
+    if not hasattr(library, named):
+        raise ModelError(f"{file} names the architecture {named!r}, which this transformers does not have")
+    return lambda: getattr(library, named)(config)
 
 
 _PUBLISHED: dict[str, Callable[[str, int, int], Build]] = {

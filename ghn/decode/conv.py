@@ -1,16 +1,12 @@
 """Decoder of weights with two or more dimensions (convolutions, linear layers, position embeddings)."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ghn.layers import affine
-
-MaxShape = tuple[int, int, int, int]
-Cut = Callable[[Tensor, MaxShape], Tensor]
+from ghn.layers import MaxShape, Sliced, affine, within
 
 
 class ConvDecoder(nn.Module):
@@ -25,11 +21,14 @@ class ConvDecoder(nn.Module):
     def __init__(self, hid: int, max_shape: MaxShape, num_classes: int) -> None:
         super().__init__()
         out, inp, size, _ = max_shape
-        self.max_shape = max_shape
+        self.max_shape, self.num_classes = max_shape, num_classes
         self.fc = nn.Sequential(nn.Linear(hid, 4 * hid * size * size))
         # 1x1 convolutions in name and shape, as in the published checkpoints; applied as matrices.
         self.conv = nn.Sequential(nn.Conv2d(4 * hid, 8 * hid, 1), nn.ReLU(), nn.Conv2d(8 * hid, out * inp, 1))
         self.class_layer_predictor = nn.Sequential(nn.ReLU(), nn.Conv2d(out, num_classes, 1))
+
+    def writers(self) -> list[tuple[Tensor, Tensor]]:
+        return [affine(self.conv, 2), affine(self.class_layer_predictor, 1)]
 
     @torch.no_grad()
     def start_from_identity(self, strength: float) -> None:
@@ -41,6 +40,12 @@ class ConvDecoder(nn.Module):
         """
         _, bias = affine(self.conv, 2)
         bias.copy_(strength * torch.eye(*self.max_shape[:2]).flatten())
+
+    def block(self, shape: MaxShape) -> MaxShape:
+        return within(shape, self.max_shape)
+
+    def class_block(self, shape: MaxShape) -> MaxShape:
+        return self.num_classes, min(shape[1], self.max_shape[1]), 1, 1
 
     def forward(self, states: Sequence[Tensor], shapes: Sequence[MaxShape]) -> list[Tensor]:
         """For each (n, d) states and (out, in, h, w) within max_shape: the (n, out, in, h, w) tensors."""
@@ -56,50 +61,22 @@ class ConvDecoder(nn.Module):
             for v, z, (out, inp, h, w) in zip(values, states, shapes, strict=True)
         ]
 
-    def classifier(self, states: Sequence[Tensor], inputs: Sequence[int]) -> list[Tensor]:
-        """For each (n, d) states and in-channels: (n, num_classes, in), from all `out` channels of a 1x1 kernel."""
+    def classifier(self, states: Sequence[Tensor], shapes: Sequence[MaxShape]) -> list[Tensor]:
+        """For each (n, d) states and (num_classes, in, 1, 1): (n, num_classes, in), from all `out` of a 1x1 kernel."""
         weight, bias = affine(self.class_layer_predictor, 1)
-        kernels = self(states, [(self.max_shape[0], i, 1, 1) for i in inputs])
+        kernels = self(states, [(self.max_shape[0], inp, 1, 1) for _, inp, _, _ in shapes])
         return [weight @ F.relu(k.flatten(2)) + bias[:, None] for k in kernels]
 
     def _positions(self, rows: Tensor, shape: MaxShape) -> Tensor:
         """Rows of the first layer, (4d * S * S, x) -> (h, w, 4d, x): position-major, ready for maps over channels."""
         size = self.max_shape[2]
-        return rows.view(-1, size, size, rows.shape[1])[:, : shape[2], : shape[3]].permute(1, 2, 0, 3)
+        cut = rows.view(-1, size, size, rows.shape[1])[:, self._range(shape[2]), self._range(shape[3])]
+        return cut.permute(1, 2, 0, 3)
+
+    def _range(self, size: int) -> slice:
+        """The rows or columns of the largest kernel that a smaller one has."""
+        return slice(size)
 
     def _channels(self, rows: Tensor, shape: MaxShape) -> Tensor:
         """Rows of the last layer, (O * I, x) -> (out, in, x)."""
         return rows.view(*self.max_shape[:2], rows.shape[1])[: shape[0], : shape[1]]
-
-
-class Sliced(torch.autograd.Function):
-    """Linear layers that share one weight, each with its own cut of the rows: (n, d) -> (n, rows of its cut).
-
-    cut(rows, shape) is a view of (R, x) rows whose last dimension is x. Autograd on the cuts would make, and add up,
-    one gradient of the whole weight for every cut; here all of them add into one.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, weight: Tensor, bias: Tensor, cut: Cut, shapes: Sequence[MaxShape], *xs: Tensor
-    ) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(weight, bias, *xs)
-        ctx.cut, ctx.shapes = cut, shapes
-        columns, d = bias[:, None], weight.shape[1]
-        return tuple(
-            F.linear(x, cut(weight, shape).reshape(-1, d), cut(columns, shape).reshape(-1))
-            for x, shape in zip(xs, shapes, strict=True)
-        )
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        weight, bias, *xs = ctx.saved_tensors
-        grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        grad_xs = []
-        for x, shape, grad in zip(xs, ctx.shapes, grads, strict=True):
-            part, column = ctx.cut(grad_weight, shape), ctx.cut(grad_bias[:, None], shape)
-            part += (grad.t() @ x).view(part.shape)
-            column += grad.sum(0).view(column.shape)
-            grad_xs.append(grad @ ctx.cut(weight, shape).reshape(-1, weight.shape[1]))
-        return grad_weight, grad_bias, None, None, *grad_xs

@@ -11,6 +11,7 @@ all graphs of the batch, are updated at once; and what a node sends does not dep
 are computed once. A level is then one matrix product of edge weights with the messages sent so far.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -54,8 +55,11 @@ class GatedGNN(nn.Module):
         downstream = edge.transpose(1, 2).flatten(2)  # (B, P receivers, P * k)
         upstream = edge.flatten(2)
         h = batch.pad(x)
-        h = self._sweep(h, downstream, batch.levels, reverse=False)
-        h = self._sweep(h, upstream, batch.levels, reverse=True)
+        kind = x.device.type
+        casts = torch.amp.is_autocast_available(kind)
+        with torch.autocast(kind, enabled=False) if casts else nullcontext():  # the sweep keeps one precision
+            h = self._sweep(h, downstream, batch.levels, reverse=False)
+            h = self._sweep(h, upstream, batch.levels, reverse=True)
         return batch.pack(h)
 
     def _sweep(self, x: Tensor, edge: Tensor, levels: tuple[tuple[int, int], ...], reverse: bool) -> Tensor:
