@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ghn.axes import as_stored
 from ghn.batch import GraphBatch
 from ghn.decode.conv import ConvDecoder, MaxShape
 from ghn.decode.vector import VectorDecoder
@@ -122,9 +123,13 @@ class GHN(nn.Module):
         weights: list[Weights] = [{} for _ in range(num_graphs)]
 
         def put(target: Target, value: Tensor, view: tuple[int, ...]) -> None:
-            name, shape = target.slot.fqn, target.slot.shape
-            into = out[target.graph][name].view(view) if out is not None else None
-            weights[target.graph][name] = tile(value, view, into).view(shape)
+            name, shape, axes = target.slot.fqn, target.slot.shape, target.slot.axes
+            into = out[target.graph][name] if out is not None else None
+            if axes:
+                made = as_stored(tile(value, view), shape, axes)
+                weights[target.graph][name] = made if into is None else into.copy_(made)
+            else:
+                weights[target.graph][name] = tile(value, view, into if into is None else into.view(view)).view(shape)
 
         # Rows are taken all at once: the gradient of each single one would be a tensor as large as its whole block.
         for group, block in zip(plan.kernels, blocks.kernels, strict=True):
@@ -134,7 +139,7 @@ class GHN(nn.Module):
                     value = _position(rows[t.row], t.slot.shape)
                     put(t, value, t.slot.shape)
                 else:
-                    put(t, rows[t.row], kernel_shape(t.slot.shape))
+                    put(t, rows[t.row], kernel_shape(t.slot.outputs_first))
         for group, block in zip(plan.classifiers, blocks.classifiers, strict=True):
             rows = block.unbind()
             for t in group.targets:

@@ -71,7 +71,7 @@ class DecodePlan:
 
 
 def _block_shape(slot: ParamSlot, max_shape: MaxShape) -> MaxShape:
-    full = position_shape(slot.shape) if slot.role is Role.POSITION else kernel_shape(slot.shape)
+    full = position_shape(slot.shape) if slot.role is Role.POSITION else kernel_shape(slot.outputs_first)
     out, inp, h, w = (min(a, b) for a, b in zip(full, max_shape, strict=True))
     return out, inp, h, w
 
@@ -83,7 +83,7 @@ def _group(batch: GraphBatch, shape: MaxShape, targets: list[Target]) -> Group:
     for target in targets:
         slot = target.slot
         weight = slot.role in (Role.WEIGHT, Role.CLASSIFIER_WEIGHT)
-        key = (batch.offsets[target.graph] + slot.node, gain(slot.shape) if weight else 1.0)
+        key = (batch.offsets[target.graph] + slot.node, gain(slot.outputs_first) if weight else 1.0)
         placed.append(Target(target.graph, slot, rows.setdefault(key, len(rows))))
     device = batch.place.device
     nodes = torch.tensor([node for node, _ in rows], dtype=torch.int64, device=device)

@@ -37,7 +37,8 @@ Build = Callable[[], nn.Module]
 def resolve(name: str, num_classes: int, image_size: int, device: str = "meta") -> nn.Module:
     """The network of this name, for images of this side, with its own initialisation where the device holds numbers.
 
-    name: 'torchvision/NAME', 'timm/NAME', 'transformers/TYPE', 'PREFIX/...' of an entry point in `ghn.models`, a bare
+    name: 'torchvision/NAME', 'timm/NAME', 'transformers/TYPE' for what TYPE is mostly used for, or 'transformers/TYPE/
+    AutoModelForMaskedLM' for another of its networks, 'PREFIX/...' of an entry point in `ghn.models`, a bare
     NAME (looked for in torchvision, then timm), or 'package.module:factory', whose function is called with those of
     `num_classes` and `image_size` that it accepts. The stems of torchvision's networks, made for 224 pixels, are
     adjusted for small images. device: 'meta' or 'cpu'; networks that cannot be built on meta come
@@ -54,10 +55,50 @@ def resolve(name: str, num_classes: int, image_size: int, device: str = "meta") 
 
 
 def example_input(model: nn.Module) -> Any:
-    """What to trace this network with where an image does not do: token ids for text networks; None otherwise."""
-    if getattr(model, "main_input_name", None) != "input_ids":
+    """What to trace this network with where an image does not do; None where it does.
+
+    Networks of transformers say what they read: token ids, of the decoder too where there are two parts, images,
+    sound. Each gets the smallest example that every network of its kind takes.
+    """
+    main, config = getattr(model, "main_input_name", None), getattr(model, "config", None)
+    if main in (None, "pixel_values") or config is None:
         return None
-    return {"input_ids": torch.zeros(1, 8, dtype=torch.long)}
+    read = inspect.signature(model.forward).parameters
+    modalities = getattr(model, "input_modalities", ())
+    wanted = {
+        "input_ids": main == "input_ids",
+        "decoder_input_ids": getattr(config, "is_encoder_decoder", False),
+        "pixel_values": "image" in modalities,
+        "input_features": main == "input_features",
+        "input_values": main == "input_values",
+    }
+    return {name: _EXAMPLES[name](config) for name, is_wanted in wanted.items() if is_wanted and name in read}
+
+
+def _tokens(config: Any) -> torch.Tensor:
+    ids = torch.ones(1, 8, dtype=torch.long)
+    end = getattr(getattr(config, "text_config", config), "eos_token_id", None)
+    ids[:, -1] = end if isinstance(end, int) else 0  # some classify by the state there
+    return ids
+
+
+def _pixels(config: Any) -> torch.Tensor:
+    vision = getattr(config, "vision_config", config)
+    side = vision.image_size
+    return torch.zeros(1, getattr(vision, "num_channels", 3), *((side, side) if isinstance(side, int) else side))
+
+
+def _spectrum(config: Any) -> torch.Tensor:
+    return torch.zeros(1, config.num_mel_bins, 2 * getattr(config, "max_source_positions", 1500))
+
+
+_EXAMPLES: dict[str, Callable[[Any], torch.Tensor]] = {
+    "input_ids": _tokens,
+    "decoder_input_ids": _tokens,
+    "pixel_values": _pixels,
+    "input_features": _spectrum,
+    "input_values": lambda config: torch.zeros(1, 16000),  # a second of sound
+}
 
 
 def _find(name: str, num_classes: int, image_size: int, device: str) -> tuple[nn.Module, str | None]:
@@ -136,11 +177,15 @@ def _transformers(name: str, num_classes: int, image_size: int) -> Build:
         import_torchvision()
     library = importlib.import_module("transformers")
     known = importlib.import_module("transformers.models.auto.modeling_auto")
+    kind, _, auto = name.partition("/")
     try:
-        config = library.AutoConfig.for_model(name)
+        config = library.AutoConfig.for_model(kind)
     except (ValueError, KeyError) as error:
-        raise _unknown(name, ("transformers",)) from error
+        raise _unknown(kind, ("transformers",)) from error
+    if auto and not hasattr(library, auto):
+        raise ModelError(f"transformers has no {auto!r}; give one of its AutoModel classes, as AutoModelForMaskedLM")
     config.num_labels = num_classes
+    config.architectures = config.architectures or []  # read where a type has several networks for a task
     for part in (config, getattr(config, "vision_config", None)):
         if hasattr(part, "image_size"):
             part.image_size = image_size
@@ -149,9 +194,9 @@ def _transformers(name: str, num_classes: int, image_size: int) -> Build:
         ("SequenceClassification", known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING),
         ("CausalLM", known.MODEL_FOR_CAUSAL_LM_MAPPING),
     ):
-        if type(config) in mapping:
-            return lambda: getattr(library, f"AutoModelFor{task}").from_config(config)
-    return lambda: library.AutoModel.from_config(config)
+        if not auto and type(config) in mapping:
+            auto = f"AutoModelFor{task}"
+    return lambda: getattr(library, auto or "AutoModel").from_config(config)
 
 
 _PUBLISHED: dict[str, Callable[[str, int, int], Build]] = {
