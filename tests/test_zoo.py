@@ -208,7 +208,7 @@ def test_a_module_that_does_not_import_is_named_with_the_reason(
         ("torchvision/ResNet-50", "no model 'ResNet-50' in torchvision; similar: resnet50"),
         ("nobody/net", "'nobody' is none of torchvision, timm, transformers, deepnets"),
         ("zzz", "package.module:factory"),
-        ("fcn_resnet50", "no model 'fcn_resnet50'"),
+        ("raft_large", "no model 'raft_large'"),
     ],
 )
 def test_an_unknown_name_is_answered_with_a_way_on(name: str, says: str) -> None:

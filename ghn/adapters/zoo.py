@@ -31,27 +31,78 @@ PIP = {
     "timm": "pip install timm 'torch==2.13.*' 'torchvision==0.28.*'",
     "transformers": "pip install transformers 'torch==2.13.*'",
 }
+OWN = 224  # pixels: the side that most networks are made for
+FRAMES = 16  # of a video
+_PARTS = ("segmentation", "detection", "video")  # of torchvision.models, beside classification
+COMMON = (
+    "resnet",
+    "convnext",
+    "vit",
+    "swin",
+    "deit",
+    "beit",
+    "clip/AutoModel",
+    "bert/AutoModelForMaskedLM",
+    "bert",
+    "roberta",
+    "distilbert",
+    "t5/AutoModelForSeq2SeqLM",
+    "gpt2/AutoModelForCausalLM",
+    "llama/AutoModelForCausalLM",
+    "mistral/AutoModelForCausalLM",
+    "mixtral/AutoModelForCausalLM",
+    "mamba/AutoModelForCausalLM",
+    "dinov2",
+    "siglip/AutoModel",
+    "albert",
+    "electra",
+    "deberta-v2",
+    "bart/AutoModelForSeq2SeqLM",
+    "whisper/AutoModel",
+    "wav2vec2/AutoModel",
+    "qwen3/AutoModelForCausalLM",
+    "gemma2/AutoModelForCausalLM",
+    "mamba2/AutoModelForCausalLM",
+    "segformer",
+    "detr/AutoModel",
+)
 Build = Callable[[], nn.Module]
 
 
-def resolve(name: str, num_classes: int, image_size: int, device: str = "meta") -> nn.Module:
+def resolve(name: str, num_classes: int, image_size: int | None, device: str = "meta") -> nn.Module:
     """The network of this name, for images of this side, with its own initialisation where the device holds numbers.
 
     name: 'torchvision/NAME', 'timm/NAME', 'transformers/TYPE' for what TYPE is mostly used for, or 'transformers/TYPE/
     AutoModelForMaskedLM' for another of its networks, 'PREFIX/...' of an entry point in `ghn.models`, a bare
     NAME (looked for in torchvision, then timm), or 'package.module:factory', whose function is called with those of
-    `num_classes` and `image_size` that it accepts. The stems of torchvision's networks, made for 224 pixels, are
-    adjusted for small images. device: 'meta' or 'cpu'; networks that cannot be built on meta come
-    with their buffers, or wholly, on the CPU. Raises ModelError where nothing has that name or building it
+    `num_classes` and `image_size` that it accepts. image_size: None for the network's own. The stems of torchvision's
+    networks, made for 224 pixels, are adjusted for small images; of its detectors only the backbone comes.
+    device: 'meta' or 'cpu'; networks that cannot be built on meta come with their buffers, or wholly, on the CPU.
+    Raises ModelError where nothing has that name or building it
     fails, MissingExtraError where the library is not installed.
     """
     model, library = _find(name, num_classes, image_size, device)
     # Not timm's: the same class names, and modules of the same names, stand for networks that are built otherwise.
-    if library == "torchvision" and image_size <= SMALL and has_rule(model):
-        adjust_stem(model, image_size)
-    if library or not hasattr(model, "expected_input_sz"):  # what the tracer goes by; a factory may know better
-        model.expected_input_sz = image_size  # ty: ignore[invalid-assignment]
+    if library == "torchvision" and (image_size or OWN) <= SMALL and has_rule(model):
+        adjust_stem(model, image_size or OWN)
+    if not hasattr(model, "expected_input_sz"):  # what the tracer goes by; the network may know better
+        model.expected_input_sz = image_size or OWN  # ty: ignore[invalid-assignment]
     return model
+
+
+def catalogue(library: str, every: bool = False) -> list[str]:
+    """Names, for `resolve`, of the networks of this library: all of torchvision's; one of each of timm's families, or
+    every one; of transformers' the most used. Raises MissingExtraError where it is not installed.
+    """
+    _require(library, library)
+    if library == "timm" and not every:
+        import_torchvision()
+        timm = importlib.import_module("timm")
+        names = [next(iter(timm.list_models(module=family)), None) for family in timm.list_modules()]
+        names = sorted({name for name in names if name})
+    else:
+        names = list(COMMON) if library == "transformers" else _names(library)
+    return [f"{library}/{name}" for name in names]
 
 
 def example_input(model: nn.Module) -> Any:
@@ -101,7 +152,7 @@ _EXAMPLES: dict[str, Callable[[Any], torch.Tensor]] = {
 }
 
 
-def _find(name: str, num_classes: int, image_size: int, device: str) -> tuple[nn.Module, str | None]:
+def _find(name: str, num_classes: int, image_size: int | None, device: str) -> tuple[nn.Module, str | None]:
     """The network, and the library that it is from."""
     if ":" in name:
         return _from_factory(name, num_classes, image_size, device), None
@@ -115,7 +166,7 @@ def _find(name: str, num_classes: int, image_size: int, device: str) -> tuple[nn
     for entry in _registered():
         if entry.name == prefix:
             try:
-                return entry.load()(rest, num_classes, image_size, device), None
+                return entry.load()(rest, num_classes, image_size or OWN, device), None
             except ModelError:
                 raise
             except GHNError as error:
@@ -141,38 +192,53 @@ def _unknown(name: str, libraries: tuple[str, ...]) -> ModelError:
     return ModelError(f"no model {name!r}{where}{hint}{forms}" + "".join(f"; {a}" for a in absent))
 
 
-def _torchvision(name: str, num_classes: int, image_size: int) -> Build:
+def _torchvision(name: str, num_classes: int, image_size: int | None) -> Build:
     models = import_torchvision().models
     if name not in _names("torchvision"):
         raise _unknown(name, ("torchvision",))
+    side = image_size or OWN
     options: dict[str, Any] = {"num_classes": num_classes}
     if name.startswith("vit_"):
-        options["image_size"] = image_size
+        options["image_size"] = side
     elif name.startswith("maxvit"):
-        options["input_size"] = (image_size, image_size)
+        options["input_size"] = (side, side)
     elif name in ("googlenet", "inception_v3"):
         options["init_weights"] = False  # theirs draws from scipy for a minute
-    return lambda: models.get_model(name, weights=None, **options)
+    task = models.get_model_builder(name).__module__.split(".")[2]
+    if task in ("detection", "segmentation"):
+        options["weights_backbone"] = None
+
+    def build() -> nn.Module:
+        model = models.get_model(name, weights=None, **options)
+        if task == "video":
+            model.expected_input_sz = (3, FRAMES, side, side)
+        return model.backbone if task == "detection" else model
+
+    return build
 
 
-def _timm(name: str, num_classes: int, image_size: int) -> Build:
+def _timm(name: str, num_classes: int, image_size: int | None) -> Build:
     import_torchvision()  # timm imports it too, and that fails on a CPU build of torch
     timm = importlib.import_module("timm")
     if name.split(".")[0] not in _names("timm"):
         raise _unknown(name, ("timm",))
 
     def build() -> nn.Module:
-        try:
-            return timm.create_model(name, num_classes=num_classes, img_size=image_size)
-        except TypeError as error:
-            if "img_size" not in str(error):
-                raise
-        return timm.create_model(name, num_classes=num_classes)
+        if image_size is not None:
+            try:
+                return timm.create_model(name, num_classes=num_classes, img_size=image_size)
+            except TypeError as error:
+                if "img_size" not in str(error):
+                    raise
+        model = timm.create_model(name, num_classes=num_classes)
+        if image_size is None:
+            model.expected_input_sz = model.default_cfg["input_size"]
+        return model
 
     return build
 
 
-def _transformers(name: str, num_classes: int, image_size: int) -> Build:
+def _transformers(name: str, num_classes: int, image_size: int | None) -> Build:
     if _installed("torchvision"):
         import_torchvision()
     library = importlib.import_module("transformers")
@@ -187,7 +253,7 @@ def _transformers(name: str, num_classes: int, image_size: int) -> Build:
     config.num_labels = num_classes
     config.architectures = config.architectures or []  # read where a type has several networks for a task
     for part in (config, getattr(config, "vision_config", None)):
-        if hasattr(part, "image_size"):
+        if image_size is not None and hasattr(part, "image_size"):
             part.image_size = image_size
     for task, mapping in (
         ("ImageClassification", known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING),
@@ -199,7 +265,7 @@ def _transformers(name: str, num_classes: int, image_size: int) -> Build:
     return lambda: getattr(library, auto or "AutoModel").from_config(config)
 
 
-_PUBLISHED: dict[str, Callable[[str, int, int], Build]] = {
+_PUBLISHED: dict[str, Callable[[str, int, int | None], Build]] = {
     "torchvision": _torchvision,
     "timm": _timm,
     "transformers": _transformers,
@@ -211,10 +277,14 @@ def _names(library: str) -> list[str]:
     if _installed("torchvision"):
         models = import_torchvision().models
         if library == "torchvision":
-            return models.list_models(module=models)
+            return sorted(n for part in ("", *_PARTS) for n in models.list_models(module=_part(models, part)))
     if library == "timm":
         return importlib.import_module("timm").list_models()
     return sorted(importlib.import_module("transformers").CONFIG_MAPPING)
+
+
+def _part(models: ModuleType, name: str) -> ModuleType:
+    return getattr(models, name) if name else models
 
 
 def _installed(library: str) -> bool:
@@ -234,10 +304,10 @@ def _prefixes() -> list[str]:
     return [e.name for e in _registered()]
 
 
-def _from_factory(name: str, num_classes: int, image_size: int, device: str) -> nn.Module:
+def _from_factory(name: str, num_classes: int, image_size: int | None, device: str) -> nn.Module:
     with _current_directory():
         factory = _load_factory(name)
-        accepted = _accepted(factory, {"num_classes": num_classes, "image_size": image_size})
+        accepted = _accepted(factory, {"num_classes": num_classes, "image_size": image_size or OWN})
         return _built(name, lambda: factory(**accepted), num_classes, image_size, device)
 
 
@@ -278,7 +348,7 @@ def _accepted(factory: Callable[..., Any], options: dict[str, int]) -> dict[str,
     return {k: v for k, v in options.items() if k in by_name}
 
 
-def _built(name: str, build: Build, num_classes: int, image_size: int, device: str) -> nn.Module:
+def _built(name: str, build: Build, num_classes: int, image_size: int | None, device: str) -> nn.Module:
     """What the builder returns, with as little memory as it goes along with. The last attempt's error counts."""
     attempts: list[AbstractContextManager[Any]] = [torch.device("cpu")]
     if device == "meta":
@@ -332,8 +402,8 @@ def _current_directory() -> Generator[None, None, None]:
         sys.path.remove(here)
 
 
-def _for(num_classes: int, image_size: int) -> str:
-    return f"for {num_classes} classes and {image_size} pixels"
+def _for(num_classes: int, image_size: int | None) -> str:
+    return f"for {num_classes} classes" + (f" and {image_size} pixels" if image_size else "")
 
 
 def _text(error: BaseException) -> str:

@@ -16,10 +16,11 @@ from ghn.tracing.capture import Attempt, Recording, attempts, record
 from ghn.tracing.coverage import finish, reasons
 from ghn.tracing.inputs import Call, candidates
 from ghn.tracing.lift import lift
+from ghn.tracing.memory import forget, keep, key_of, recall
 from ghn.tracing.passes import PASSES, prune
-from ghn.tracing.rules import Kind, Rule, register
+from ghn.tracing.rules import RULES, Kind, Rule, register
 
-__all__ = ["Kind", "Role", "Rule", "register", "trace"]
+__all__ = ["Kind", "Role", "Rule", "forget", "register", "trace"]
 
 
 def trace(model: nn.Module, example_input: Any = None, image_size: int | None = None) -> ArchGraph:
@@ -29,14 +30,21 @@ def trace(model: nn.Module, example_input: Any = None, image_size: int | None = 
     (`inputs.candidates` says which sizes are tried without one). Parameters that evaluation does not use, such as
     auxiliary heads, are looked for in training mode. The module is as before afterwards, its random state too.
     Parameters that are frozen or no floating point numbers, as quantised ones, are left alone and listed as such.
+    A module built like one of those traced last gets their graph (`memory`; `forget` drops them).
     Raises TraceError for parameters without a shape, and where the module cannot be run.
     """
-    params = _parameters(model)
     with uncollected():
-        return _trace(model, params, lambda: candidates(model, example_input, image_size))
+        key = key_of(model, example_input, image_size, len(RULES))
+        graph = recall(key)
+        if graph is None:
+            params = _parameters(model)
+            graph, way = _trace(model, params, lambda: candidates(model, example_input, image_size))
+            if key is not None and way.meta:  # other ways may depend on the module's numbers
+                keep(key, graph)
+    return graph
 
 
-def _trace(model: nn.Module, params: list[Param], inputs: Callable[[], Iterator[Call]]) -> ArchGraph:
+def _trace(model: nn.Module, params: list[Param], inputs: Callable[[], Iterator[Call]]) -> tuple[ArchGraph, Attempt]:
     recording, way = _recorded(model, inputs(), attempts(model), training=False)
     if recording.orphans:
         way = replace(way, net=True)
@@ -44,7 +52,7 @@ def _trace(model: nn.Module, params: list[Param], inputs: Callable[[], Iterator[
     graph = _graph(recording, params)
     if recording.orphans or any(not u.used for u in graph.uncovered):
         graph = _in_training(model, inputs(), way, params, graph)
-    return graph
+    return graph, way
 
 
 def _parameters(model: nn.Module) -> list[Param]:

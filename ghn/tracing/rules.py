@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ghn.errors import TraceError
 from ghn.primitives import Primitive, Role
+from ghn.tracing.memory import forget
 
 
 class Kind(Enum):
@@ -78,6 +79,7 @@ def register(layer: Callable[..., Any], rule: Rule | Mapping[str, Role]) -> None
             raise TraceError(f"{layer.__name__}.{odd[0]} has the role {rule[odd[0]]!r}; a layer's are {known}")
         rule = Rule(Kind.MODULE, roles=dict(rule))
     RULES[layer] = rule
+    forget()
 
 
 def rule_for(layer: type) -> type | None:
