@@ -18,8 +18,8 @@ try:
 except ImportError:
     pytest.skip("torchvision is not installed (pip install 'ghn-predict[models]')", allow_module_level=True)
 
-needs_timm = pytest.mark.skipif(not zoo._installed("timm"), reason="timm is not installed")
-needs_transformers = pytest.mark.skipif(not zoo._installed("transformers"), reason="transformers is not installed")
+needs_timm = pytest.mark.skipif(not zoo.installed("timm"), reason="timm is not installed")
+needs_transformers = pytest.mark.skipif(not zoo.installed("transformers"), reason="transformers is not installed")
 
 NETS = """
     import torch
@@ -217,11 +217,11 @@ def test_an_unknown_name_is_answered_with_a_way_on(name: str, says: str) -> None
 
 
 def test_a_library_that_is_not_installed_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "_installed", lambda _: False)
+    monkeypatch.setattr(zoo, "installed", lambda _: False)
     for name, says in {
         "torchvision/resnet50": r"pip install 'ghn-predict\[models\]'",
-        "timm/resnet50": "pip install timm",
-        "transformers/bert": "pip install transformers",
+        "timm/resnet50": r"pip install 'ghn-predict\[zoo\]'",
+        "transformers/bert": r"pip install 'ghn-predict\[zoo\]'",
     }.items():
         with pytest.raises(MissingExtraError, match=says):
             resolve(name, 10, 32)

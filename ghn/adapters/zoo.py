@@ -28,11 +28,12 @@ from ghn.stem import SMALL, adjust_stem, has_rule
 GROUP = "ghn.models"  # entry points: prefix -> callable(rest, num_classes, image_size, device)
 PIP = {
     "torchvision": "pip install 'ghn-predict[models]'",
-    "timm": "pip install timm 'torch==2.13.*' 'torchvision==0.28.*'",
-    "transformers": "pip install transformers 'torch==2.13.*'",
+    "timm": "pip install 'ghn-predict[zoo]'",
+    "transformers": "pip install 'ghn-predict[zoo]'",
 }
 OWN = 224  # pixels: the side that most networks are made for
 FRAMES = 16  # of a video
+_SIDES = {"inception_v3": 299, "ssd300_vgg16": 300}  # too deep for less
 _PARTS = ("segmentation", "detection", "video")  # of torchvision.models, beside classification
 COMMON = (
     "resnet",
@@ -86,7 +87,7 @@ def resolve(name: str, num_classes: int, image_size: int | None, device: str = "
     if library == "torchvision" and (image_size or OWN) <= SMALL and has_rule(model):
         adjust_stem(model, image_size or OWN)
     if not hasattr(model, "expected_input_sz"):  # what the tracer goes by; the network may know better
-        model.expected_input_sz = image_size or OWN  # ty: ignore[invalid-assignment]
+        model.expected_input_sz = image_size or OWN
     return model
 
 
@@ -94,6 +95,8 @@ def catalogue(library: str, every: bool = False) -> list[str]:
     """Names, for `resolve`, of the networks of this library: all of torchvision's; one of each of timm's families, or
     every one; of transformers' the most used. Raises MissingExtraError where it is not installed.
     """
+    if library not in _PUBLISHED:
+        raise ModelError(f"no library {library!r}; known are {', '.join(_PUBLISHED)}")
     _require(library, library)
     if library == "timm" and not every:
         import_torchvision()
@@ -177,16 +180,16 @@ def _find(name: str, num_classes: int, image_size: int | None, device: str) -> t
 def _owner(name: str) -> str:
     """The library that knows this bare name, torchvision first."""
     for library in ("torchvision", "timm"):
-        if _installed(library) and name in _names(library):
+        if installed(library) and name in _names(library):
             return library
     raise _unknown(name, ("torchvision", "timm"))
 
 
 def _unknown(name: str, libraries: tuple[str, ...]) -> ModelError:
-    known = [n for library in libraries if _installed(library) for n in _names(library)]
+    known = [n for library in libraries if installed(library) for n in _names(library)]
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     hint = f"; similar: {', '.join(near)}" if near else ""
-    absent = [f"{x} is not installed ({PIP[x]})" for x in libraries if not _installed(x)]
+    absent = [f"{x} is not installed ({PIP[x]})" for x in libraries if not installed(x)]
     forms = "" if near else "; your own network is given as 'package.module:factory'"
     where = f" in {libraries[0]}" if len(libraries) == 1 else ""
     return ModelError(f"no model {name!r}{where}{hint}{forms}" + "".join(f"; {a}" for a in absent))
@@ -196,7 +199,7 @@ def _torchvision(name: str, num_classes: int, image_size: int | None) -> Build:
     models = import_torchvision().models
     if name not in _names("torchvision"):
         raise _unknown(name, ("torchvision",))
-    side = image_size or OWN
+    side = image_size or _SIDES.get(name, OWN)
     options: dict[str, Any] = {"num_classes": num_classes}
     if name.startswith("vit_"):
         options["image_size"] = side
@@ -210,9 +213,9 @@ def _torchvision(name: str, num_classes: int, image_size: int | None) -> Build:
 
     def build() -> nn.Module:
         model = models.get_model(name, weights=None, **options)
-        if task == "video":
-            model.expected_input_sz = (3, FRAMES, side, side)
-        return model.backbone if task == "detection" else model
+        model = model.backbone if task == "detection" else model
+        model.expected_input_sz = (3, FRAMES, side, side) if task == "video" else side
+        return model
 
     return build
 
@@ -230,7 +233,7 @@ def _timm(name: str, num_classes: int, image_size: int | None) -> Build:
             except TypeError as error:
                 if "img_size" not in str(error):
                     raise
-        model = timm.create_model(name, num_classes=num_classes)
+        model: Any = timm.create_model(name, num_classes=num_classes)
         if image_size is None:
             model.expected_input_sz = model.default_cfg["input_size"]
         return model
@@ -239,7 +242,7 @@ def _timm(name: str, num_classes: int, image_size: int | None) -> Build:
 
 
 def _transformers(name: str, num_classes: int, image_size: int | None) -> Build:
-    if _installed("torchvision"):
+    if installed("torchvision"):
         import_torchvision()
     library = importlib.import_module("transformers")
     known = importlib.import_module("transformers.models.auto.modeling_auto")
@@ -274,7 +277,7 @@ _PUBLISHED: dict[str, Callable[[str, int, int | None], Build]] = {
 
 def _names(library: str) -> list[str]:
     """Every network that this installed library offers."""
-    if _installed("torchvision"):
+    if installed("torchvision"):
         models = import_torchvision().models
         if library == "torchvision":
             return sorted(n for part in ("", *_PARTS) for n in models.list_models(module=_part(models, part)))
@@ -287,12 +290,12 @@ def _part(models: ModuleType, name: str) -> ModuleType:
     return getattr(models, name) if name else models
 
 
-def _installed(library: str) -> bool:
+def installed(library: str) -> bool:
     return importlib.util.find_spec(library) is not None
 
 
 def _require(library: str, name: str) -> None:
-    if not _installed(library):
+    if not installed(library):
         raise MissingExtraError(f"{name} needs {library}, which is not installed: {PIP[library]}")
 
 
