@@ -241,19 +241,31 @@ def _timm(name: str, num_classes: int, image_size: int | None) -> Build:
     return build
 
 
+def transformer(name: str, **config: Any) -> nn.Module:
+    """The network of this name in transformers, as 'TYPE' or 'TYPE/AutoModelForCausalLM', on the meta device.
+
+    config: what its configuration has otherwise than by default, such as num_hidden_layers. Raises ModelError.
+    """
+    _require("transformers", name)
+    return _built(f"transformers/{name}", _from_config(name, config), 0, None, "meta")
+
+
 def _transformers(name: str, num_classes: int, image_size: int | None) -> Build:
+    return _from_config(name, {"num_labels": num_classes}, image_size)
+
+
+def _from_config(name: str, options: dict[str, Any], image_size: int | None = None) -> Build:
     if installed("torchvision"):
         import_torchvision()
     library = importlib.import_module("transformers")
     known = importlib.import_module("transformers.models.auto.modeling_auto")
     kind, _, auto = name.partition("/")
     try:
-        config = library.AutoConfig.for_model(kind)
+        config = library.AutoConfig.for_model(kind, **options)
     except (ValueError, KeyError) as error:
         raise _unknown(kind, ("transformers",)) from error
     if auto and not hasattr(library, auto):
         raise ModelError(f"transformers has no {auto!r}; give one of its AutoModel classes, as AutoModelForMaskedLM")
-    config.num_labels = num_classes
     config.architectures = config.architectures or []  # read where a type has several networks for a task
     for part in (config, getattr(config, "vision_config", None)):
         if image_size is not None and hasattr(part, "image_size"):
