@@ -260,11 +260,13 @@ def run_coverage(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ghn.adapters.zoo import catalogue
-    from ghn.survey import Totals, cells, html, markdown, survey
+    from ghn.survey import TITLES, Totals, cells, html, markdown, survey
 
     page, document = writable(args.html), writable(args.markdown)
     names = args.models or [n for zoo in args.zoo.split(",") for n in catalogue(zoo.strip(), args.every)]
     found = []
+    if not args.json:
+        print("\t".join(TITLES))
     with tqdm(total=len(names), unit="network", file=sys.stderr, disable=None) as bar:
         for row, graph in survey(names):
             bar.update()
