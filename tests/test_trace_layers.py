@@ -182,6 +182,11 @@ def test_other_scaled_features_are_no_norm(forward):
     assert roles(traced(forward, IMAGE, g=param(8), other=conv()))["g"] is Role.SCALE
 
 
+def test_an_offset_stays_one_whatever_is_multiplied_later():
+    graph = traced(lambda m, x: (m.a(x) + m.t) * 0.5, IMAGE, a=conv(), t=param(1, 4, 1, 1))
+    assert roles(graph)["t"] is Role.OFFSET
+
+
 def test_threshold_is_an_offset():
     graph = traced(lambda m, x: torch.maximum(m.a(x), m.t), IMAGE, a=conv(), t=param(1, 4, 1, 1))
     assert roles(graph)["t"] is Role.OFFSET
@@ -248,6 +253,17 @@ def test_registered_layer_is_one_call() -> None:
     assert {k[2:]: r for k, r in roles(graph).items() if k.startswith("b.")} == ROLES
     chain = ["input", "a.kernel", "a.shift", "a.inner.weight", "b.kernel", "b.shift", "b.inner.weight", "head.weight"]
     assert edges(graph) == set(zip(chain, [*chain[1:], "head.bias"], strict=True))
+
+
+@pytest.mark.usefixtures("registered")
+def test_parameters_that_the_registration_does_not_name_are_refused() -> None:
+    register(Derived, {"kernel": Role.WEIGHT})
+    try:
+        graph = trace(network(), torch.zeros(2, 6, 8))
+    finally:
+        del RULES[Derived]
+    assert {u.fqn for u in graph.uncovered} == {"b.shift", "b.decay", "b.inner.weight", "b.inner.bias"}
+    assert all(u.used and "`Derived`" in u.reason for u in graph.uncovered)
 
 
 @pytest.mark.parametrize(

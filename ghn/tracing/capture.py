@@ -116,7 +116,7 @@ class Recorder(TorchFunctionMode):
 
     def take_layer(self, kind: type, module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:
         """Notes the call of a registered layer; its parameters are further keyword arguments."""
-        known = {name: attrgetter(name)(module) for name in RULES[kind].roles}
+        known = dict(module.named_parameters()) | {name: attrgetter(name)(module) for name in RULES[kind].roles}
         ins = _tensors(args) + _tensors(kwargs.values()) + _tensors(known.values())
         self._record(kind, args, kwargs | known, ins, out)
 

@@ -312,6 +312,9 @@ class Lift:
             tensor = self.call.kwargs.get(name)
             if isinstance(tensor, Tensor):
                 below = self._in_role(below, tensor, role, rule)
+        known = {p for name in rule.roles for p in self.value(self.call.kwargs.get(name)).params}
+        for tensor in tensor_arguments(self.call):
+            self.lose(below.node or INPUT, self.value(tensor), known)
         return below
 
     def _in_role(self, below: Value, tensor: Tensor, role: Role, rule: Rule) -> Value:
@@ -383,6 +386,8 @@ class Lift:
         if norm:
             return norm
         value = self._meet(Kind.PRODUCT, values)
+        if any(v.node == value.node for v in values):
+            return value  # nothing was made: a factor is constant, or both come from one node
         node = self.draft.nodes[value.node or INPUT]
         node.slots = [(p, Role.SCALE if role is Role.OFFSET else role) for p, role in node.slots]
         return value
