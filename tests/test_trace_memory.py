@@ -1,5 +1,6 @@
 """The second trace of an architecture is a look-up; whatever a forward pass depends on makes another architecture."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -127,7 +128,24 @@ def test_an_object_that_cannot_be_looked_into_stands_for_itself() -> None:
     lock = object()
     assert trace(Block(lock=lock), IMAGE) is trace(Block(lock=lock), IMAGE)
     assert trace(Block(lock=object()), IMAGE) is not trace(Block(lock=object()), IMAGE)
+    assert trace(Block(slots=Slots(1)), IMAGE) is trace(Block(slots=Slots(1)), IMAGE)
+    assert trace(Block(slots=Slots(1)), IMAGE) is not trace(Block(slots=Slots(2)), IMAGE)
     assert trace(Block(seen={1, "a"}), IMAGE) is trace(Block(seen={1, "a"}), IMAGE)
+
+
+@dataclasses.dataclass(slots=True)
+class Slots:
+    width: int
+
+
+@pytest.mark.parametrize(
+    "held", [bytearray(3), list(range(600_000)), functools.reduce(lambda a, _: [a], range(9999), [])]
+)
+def test_what_cannot_be_compared_is_traced_each_time(held: Any) -> None:
+    model = Block(held=held)
+    assert memory.key_of(model) is None
+    assert trace(model, IMAGE) == trace(model, IMAGE)
+    assert trace(model, IMAGE) is not trace(model, IMAGE)
 
 
 def test_a_look_up_is_faster_than_a_trace() -> None:

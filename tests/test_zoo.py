@@ -244,3 +244,47 @@ def test_transformers_come_from_their_config_and_text_networks_with_token_ids() 
     assert vision.config.image_size == 32
     assert example_input(vision) is None
     assert set(example_input(text)) == {"input_ids"}
+
+
+@needs_transformers
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("clip/AutoModel", {"input_ids": (1, 8), "pixel_values": (1, 3, 224, 224)}),
+        ("t5/AutoModelForSeq2SeqLM", {"input_ids": (1, 8), "decoder_input_ids": (1, 8)}),
+        ("whisper/AutoModel", {"input_features": (1, 80, 3000), "decoder_input_ids": (1, 8)}),
+        ("wav2vec2/AutoModel", {"input_values": (1, 16000)}),
+    ],
+)
+def test_networks_of_several_inputs_say_what_they_read(name: str, inputs: dict[str, tuple[int, ...]]) -> None:
+    found = example_input(resolve(f"transformers/{name}", 10, None))
+    assert {k: tuple(v.shape) for k, v in found.items()} == inputs
+
+
+@needs_transformers
+def test_transformers_by_task_and_by_config() -> None:
+    assert type(resolve("transformers/bert/AutoModelForMaskedLM", 10, None)).__name__ == "BertForMaskedLM"
+    with pytest.raises(ModelError, match="transformers has no 'AutoModelForNothing'"):
+        resolve("transformers/bert/AutoModelForNothing", 10, None)
+    small: Any = zoo.transformer("llama/AutoModelForCausalLM", num_hidden_layers=3)
+    assert len(small.model.layers) == 3
+    assert devices(small) == {"meta"}
+
+
+def test_networks_at_the_size_they_are_made_for() -> None:
+    assert resolve("inception_v3", 10, None).expected_input_sz == 299
+    assert resolve("resnet18", 10, None).expected_input_sz == 224
+    assert resolve("torchvision/r3d_18", 10, None).expected_input_sz == (3, 16, 224, 224)
+    assert type(resolve("torchvision/retinanet_resnet50_fpn", 10, None)).__name__ == "BackboneWithFPN"
+
+
+@needs_timm
+def test_catalogues() -> None:
+    names = zoo.catalogue("torchvision")
+    assert {"torchvision/resnet50", "torchvision/fcn_resnet50", "torchvision/s3d"} <= set(names)
+    families = zoo.catalogue("timm")
+    assert len(families) >= 90
+    assert set(families) < set(zoo.catalogue("timm", every=True))
+    assert resolve("timm/test_vit", 10, None).expected_input_sz == (3, 160, 160)
+    with pytest.raises(ModelError, match="no library 'keras'"):
+        zoo.catalogue("keras")

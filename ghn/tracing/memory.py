@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ghn.graph import ArchGraph
 
 KEPT = 32  # graphs, those used last
+MOST = 500_000  # tokens: a module that holds a data set, say, is not worth comparing
 _PLAIN = frozenset({int, float, bool, str, bytes, complex, type(None), torch.dtype, torch.device, torch.Size, range})
 _CONTAINERS = frozenset({dict, OrderedDict})
 _graphs: OrderedDict[Hashable, ArchGraph] = OrderedDict()
@@ -63,6 +64,8 @@ class _Writing:
 
     def add(self, value: Any) -> None:
         kind = type(value)
+        if len(self.out) > MOST:
+            raise ValueError("too much to compare")
         if kind in _PLAIN:
             self.out.append(value)
             return
@@ -100,6 +103,8 @@ class _Writing:
             self._all((value.func, value.args, value.keywords))
         elif hasattr(value, "__dict__") and not isinstance(value, type | types.ModuleType | Enum):
             self._items(vars(value))
+        elif slots := [s for c in type(value).__mro__ for s in getattr(c, "__slots__", ())]:
+            self._all([getattr(value, s, None) for s in slots])
         else:
             self.out.append(value)
 
@@ -117,10 +122,10 @@ class _Writing:
 
 
 def key_of(model: nn.Module, *asked: Any) -> Hashable | None:
-    """The key of a module and what it is traced with; None where it holds something that cannot be compared."""
-    key = fingerprint(model, torch.get_default_dtype(), *asked)
+    """The key of a module and what it is traced with; None where it holds what cannot be compared, or too much."""
     try:
+        key = fingerprint(model, torch.get_default_dtype(), *asked)
         hash(key)
-    except TypeError:
+    except (TypeError, ValueError, RecursionError):
         return None
     return key
