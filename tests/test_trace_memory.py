@@ -138,9 +138,10 @@ class Slots:
     width: int
 
 
-@pytest.mark.parametrize(
-    "held", [bytearray(3), list(range(600_000)), functools.reduce(lambda a, _: [a], range(9999), [])]
-)
+NESTED = functools.reduce(lambda inner, _: [inner], range(9999), [])
+
+
+@pytest.mark.parametrize("held", [bytearray(3), list(range(600_000)), NESTED], ids=["mutable", "large", "deep"])
 def test_what_cannot_be_compared_is_traced_each_time(held: Any) -> None:
     model = Block(held=held)
     assert memory.key_of(model) is None
