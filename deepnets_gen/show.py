@@ -12,6 +12,7 @@ from deepnets_gen.plots import bars, histogram
 from deepnets_gen.published import PUBLISHED, Published
 from deepnets_gen.stats import NODES, NORMAL, REDUCTION, Table, readable
 from ghn.graph import ArchGraph
+from ghn.page import page as document
 from ghn.picture import svg
 from ghn.primitives import Primitive
 
@@ -21,20 +22,11 @@ if TYPE_CHECKING:
 SEED = 0  # of the permutation tests
 LOOKED_AT = 500  # graphs decoded in search of one with a certain node
 SMALL, MIDDLE = 0.05, 0.5  # quantiles of the sizes shown
-STYLE = """
-body{margin:0 auto;max-width:1200px;padding:16px;font:16px/1.5 system-ui,sans-serif;color:#1c2733;background:#fbfbf9}
-h1{font-size:1.6rem;margin:.2em 0}h2{font-size:1.25rem;margin:2em 0 .4em}
-p,figcaption{max-width:46em}figcaption{font-size:.9rem;color:#3d4a57}
-.charts{display:grid;gap:32px 24px;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr))}
+STYLE = """.charts{display:grid;gap:32px 24px;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr))}
 .charts+.charts{margin-top:32px}
 figure{margin:0;min-width:0}.charts svg{width:100%;height:auto;display:block;font-family:system-ui,sans-serif}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}
-th,td{padding:3px 10px;text-align:right;border-bottom:1px solid #dfe3e7;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #8b97a3}
 .funnel{display:grid;grid-template-columns:max-content 1fr max-content;gap:4px 12px;align-items:center;max-width:60em}
 .funnel i{display:block;height:14px;background:#7da7d9;border-radius:3px;min-width:2px}
-.graph{overflow:auto;max-height:900px;border:1px solid #dfe3e7;border-radius:6px;background:#fff;margin:28px 0 6px}
-.graph>svg{display:block}
 """
 STAGES = {
     "sampled": "candidates drawn",
@@ -65,11 +57,7 @@ def page(corpus: "Corpus", ours: Table, theirs: Table | None = None) -> str:
         "the name and the shape of its parameter. Rest the pointer on a box for all of it; boxes scroll.</p>",
         *(_picture(corpus, i, why) for i, why in gallery(corpus)),
     ]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-    title = f"<title>{escape(split)}: {len(corpus):,} architectures</title>"
-    body = "\n".join(parts)
-    head += f"{title}<style>{STYLE}</style>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+    return document(f"{split}: {len(corpus):,} architectures", parts, STYLE)
 
 
 def gallery(corpus: "Corpus") -> Iterator[tuple[int, str]]:

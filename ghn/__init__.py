@@ -29,6 +29,8 @@ _EXPORTS = {
     "checkpoints": "ghn.io",
     "trace": "ghn.tracing",
     "adjust_stem": "ghn.stem",
+    "adjust_channels": "ghn.ends",
+    "adjust_classes": "ghn.ends",
     "batch_statistics": "ghn.norms",
     "functional": "ghn.assign",
     "import_torchvision": "ghn._compat",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 GROUP = "ghn.commands"
 DEFAULT = "ghn2-cifar10"
+ZOOS = "torchvision,timm,transformers"
 CLASSES, SIZE = 10, 32  # what `inspect` assumes: those of the default checkpoint
 
 DESCRIPTION = """\
@@ -35,7 +36,8 @@ EXAMPLES = """\
 examples:
   ghn inspect resnet50                                    the graph that the GHN reads
   ghn predict resnet50 --out weights.safetensors          all its weights
-  ghn predict my_package.nets:make_net --num-classes 10   the same for a network of your own"""
+  ghn predict my_package.nets:make_net --num-classes 10   the same for a network of your own
+  ghn coverage timm/resnet50 transformers/bert            how much of these would be predicted"""
 MODELS = """\
 MODEL is one of
   resnet50, torchvision/resnet50      torchvision's classification networks
@@ -92,6 +94,7 @@ def build_parser() -> Parser:
     _add_inspect(commands)
     _add_predict(commands)
     _add_convert(commands)
+    _add_coverage(commands)
     for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
         entry.load()(commands)
     return parser
@@ -150,6 +153,26 @@ def _add_convert(commands: Any) -> None:
     p.add_argument("old", metavar="OLD", help="what to convert")
     p.add_argument("new", metavar="NEW.safetensors", help="the file to write")
     p.set_defaults(handler=run_convert)
+
+
+def _add_coverage(commands: Any) -> None:
+    p = commands.add_parser(
+        "coverage",
+        help="which networks of the libraries can be predicted, and how much of each",
+        description="Trace networks of the installed libraries, at the size they are made for, and say how much of\n"
+        "each would be predicted, and why the rest would not.\n\n"
+        "torchvision: classifiers, segmentation, video, the backbones of detectors. timm: one of each family; every\n"
+        "one with --every, in minutes. transformers: the most used.",
+        epilog="examples:\n  ghn coverage --zoo torchvision --html coverage.html\n"
+        "  ghn coverage timm/resnet50 transformers/bert",
+    )
+    p.add_argument("models", metavar="MODEL", nargs="*", help="these networks, in place of whole libraries")
+    p.add_argument("--zoo", default=ZOOS, metavar="LIBRARIES", help=f"comma-separated (default {ZOOS})")
+    p.add_argument("--every", action="store_true", help="every network of timm, not one a family")
+    p.add_argument("--html", metavar="FILE", help="write a page with the table and the graphs to this file")
+    p.add_argument("--markdown", metavar="FILE", help="write the table to this file")
+    p.add_argument("--json", action="store_true", help="print JSON instead of text")
+    p.set_defaults(handler=run_coverage)
 
 
 def _add_model(p: argparse.ArgumentParser, classes: str, size: str) -> None:
@@ -291,6 +314,33 @@ def run_inspect(args: argparse.Namespace) -> int:
     print(f"{args.model}: {summary}\n\n{table(graph, None if args.table else SHOWN)}")
     if out:
         print(f"\n{out}: {out.stat().st_size / 1e3:.0f} kB")
+    return 0
+
+
+def run_coverage(args: argparse.Namespace) -> int:
+    """Handler of `ghn coverage`."""
+    from tqdm import tqdm
+
+    from ghn.adapters.zoo import catalogue
+    from ghn.survey import TITLES, Totals, cells, html, markdown, survey
+
+    page, document = writable(args.html), writable(args.markdown)
+    names = args.models or [n for zoo in args.zoo.split(",") for n in catalogue(zoo.strip(), args.every)]
+    found = []
+    if not args.json:
+        print("\t".join(TITLES))
+    with tqdm(total=len(names), unit="network", file=sys.stderr, disable=None) as bar:
+        for row, graph in survey(names):
+            bar.update()
+            found.append((row, graph if page else None))
+            if not args.json:
+                bar.write("\t".join(cells(row)), file=sys.stdout)
+    rows = [row for row, _ in found]
+    if page:
+        write(page, html(found).encode())
+    if document:
+        write(document, markdown(rows).encode())
+    print(json.dumps([row.to_dict() for row in rows]) if args.json else f"{Totals.of(rows)}")
     return 0
 
 

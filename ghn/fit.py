@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ghn.axes import as_stored
+from ghn.graph import ParamSlot
 from ghn.layers import MaxShape
 from ghn.primitives import Role
 
@@ -77,15 +79,18 @@ def gain(role: Role, shape: tuple[int, ...]) -> float:
     return math.sqrt(beta / math.prod(shape[1:]))
 
 
-def fitted(block: Tensor, role: Role, shape: tuple[int, ...], out: Tensor | None = None) -> Tensor:
-    """The parameter of this role and shape from its decoded block; with `out`, written there (no gradients)."""
-    view = shape
-    if FITS[role].row is not None:
-        view = (math.prod(shape),)
-    elif role is Role.POSITION and len(shape) == 3:
+def fitted(block: Tensor, slot: ParamSlot, out: Tensor | None = None) -> Tensor:
+    """The slot's parameter from its decoded block; with `out`, written there (no gradients)."""
+    shape = view = slot.outputs_first
+    if FITS[slot.role].row is not None:
+        view = (slot.numel,)
+    elif slot.role is Role.POSITION and len(shape) == 3:
         block = _positions(block, shape)
     else:
         view = kernel_shape(shape)
+    if slot.axes:
+        made = as_stored(tile(block, view), slot.shape, slot.axes)
+        return made if out is None else out.copy_(made)
     return tile(block, view, out.view(view) if out is not None else None).view(shape)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ghn import kinds
+from ghn.axes import outputs_first
 from ghn.errors import GraphError
 from ghn.identity import Identity, identities
 from ghn.primitives import Primitive, Role
@@ -23,6 +24,8 @@ class ParamSlot(NamedTuple):  # not a dataclass: a graph has hundreds, and these
 
     fqn: its path in `named_parameters()`. shape: its true shape. node: index into the graph.
     aliases: further paths of the very same tensor (tied weights), predicted once.
+    axes: what each dimension of a weight is: 'o' outputs, 'i' inputs, 'k' positions of a kernel; '' for 'oikk...'. The
+    matrix W of x @ W has 'io', so has a transposed convolution with 'kk' after it; a stack of matrices 'ooi'.
     """
 
     fqn: str
@@ -30,6 +33,7 @@ class ParamSlot(NamedTuple):  # not a dataclass: a graph has hundreds, and these
     shape: tuple[int, ...]
     node: int
     aliases: tuple[str, ...] = ()
+    axes: str = ""
 
     @property
     def numel(self) -> int:
@@ -38,7 +42,12 @@ class ParamSlot(NamedTuple):  # not a dataclass: a graph has hundreds, and these
     @property
     def fan_in(self) -> int:
         """Inputs of one output unit, in/groups * kernel size; 1 for vectors."""
-        return math.prod(self.shape[1:])
+        return math.prod(self.outputs_first[1:])
+
+    @property
+    def outputs_first(self) -> tuple[int, ...]:
+        """The shape (out, in, *kernel) of a weight, whatever the order of its own axes."""
+        return outputs_first(self.shape, self.axes)
 
 
 @dataclass(frozen=True)
@@ -192,6 +201,7 @@ class ArchGraph:
                     "shape": list(s.shape),
                     "node": s.node,
                     "aliases": list(s.aliases),
+                    **({"axes": s.axes} if s.axes else {}),
                 }
                 for s in self.slots
             ],
@@ -215,7 +225,9 @@ class ArchGraph:
                 names=tuple(data["names"]),
                 outputs=tuple(data["outputs"]),
                 slots=tuple(
-                    ParamSlot(s["fqn"], Role(s["role"]), tuple(s["shape"]), s["node"], tuple(s["aliases"]))
+                    ParamSlot(
+                        s["fqn"], Role(s["role"]), tuple(s["shape"]), s["node"], tuple(s["aliases"]), s.get("axes", "")
+                    )
                     for s in data["slots"]
                 ),
                 uncovered=tuple(

@@ -191,7 +191,9 @@ class Hypernet:
             names = "; ".join(f"{u.fqn} {list(u.shape)} ({u.reason})" for u in missing[:5])
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise CoverageError(
-                f"no rule covers {names}{more}. Pass strict=False (--partial) to keep their present values."
+                f"no rule covers {names}{more}. Register the layer, in one call: ghn.tracing.register(ItsClass, "
+                "{'name of the parameter in it': ghn.Role.SCALE}); or pass strict=False (--partial) to keep their "
+                "present values."
             )
         return graph
 

@@ -108,7 +108,7 @@ class GHN(nn.Module):
                     slot = target.slot
                     row = rows[2 * target.row + (FITS[slot.role].row or 0) if vectors else target.row]
                     into = out[target.graph][slot.fqn] if out is not None else None
-                    weights[target.graph][slot.fqn] = fitted(row, slot.role, slot.shape, into)
+                    weights[target.graph][slot.fqn] = fitted(row, slot, into)
         return weights
 
 

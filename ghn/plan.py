@@ -68,9 +68,9 @@ class DecodePlan:
             slot = target.slot
             head, shape = FITS[slot.role].head, ANY
             if head is Head.KERNEL:
-                shape = decoder.block(source_shape(slot.role, slot.shape))
+                shape = decoder.block(source_shape(slot.role, slot.outputs_first))
             elif head is Head.CLASSIFIER:
-                shape = decoder.class_block(source_shape(slot.role, slot.shape))
+                shape = decoder.class_block(source_shape(slot.role, slot.outputs_first))
             found[head][shape].append(target)
         return cls({head: tuple(_group(batch, s, t) for s, t in of.items()) for head, of in found.items() if of})
 
@@ -85,7 +85,7 @@ def _group(batch: GraphBatch, shape: MaxShape, targets: list[Target]) -> Group:
     placed = []
     for target in targets:
         slot = target.slot
-        key = (batch.offsets[target.graph] + slot.node, gain(slot.role, slot.shape))
+        key = (batch.offsets[target.graph] + slot.node, gain(slot.role, slot.outputs_first))
         placed.append(Target(target.graph, slot, rows.setdefault(key, len(rows))))
     device = batch.place.device
     nodes = torch.tensor([node for node, _ in rows], dtype=torch.int64, device=device)

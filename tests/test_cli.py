@@ -38,22 +38,18 @@ NETS = """
         def forward(self, x):
             return self.fc(self.bn(self.conv(x)).mean((2, 3)))
 
-    class Integer(Net):
-        def __init__(self):
-            super().__init__()
-            self.steps = nn.Parameter(torch.zeros(3, dtype=torch.long), requires_grad=False)
-
     class Untraceable(Net):
         def forward(self, x):
             raise RuntimeError("this network is never run")
 
-    class Recurrent(nn.Module):
+    class Powered(nn.Module):
         def __init__(self):
             super().__init__()
-            self.rnn, self.fc = nn.GRU(3, 8, batch_first=True), nn.Linear(8, 10)
+            self.fc, self.power = nn.Linear(3, 10), nn.Parameter(torch.ones(10))
+            self.steps = nn.Parameter(torch.zeros(3, dtype=torch.long), requires_grad=False)
 
         def forward(self, x):
-            return self.fc(self.rnn(x.flatten(2).mT)[0][:, -1])
+            return self.fc(x.mean((2, 3))).abs() ** self.power
 
     class Logged(Net):
         def __init__(self):
@@ -152,11 +148,14 @@ def test_predict_json_is_all_there_is_on_stdout(work: str, capsys: pytest.Captur
 
 
 def test_predict_partial_skips_what_no_rule_covers(work: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "rnn.weight_ih_l0" in refused(capsys, "predict", f"{work}:Recurrent", "--checkpoint", "tiny")
-    assert cli.main(["predict", f"{work}:Recurrent", "--checkpoint", "tiny", "--partial"]) == 0
+    err = refused(capsys, "predict", f"{work}:Powered", "--checkpoint", "tiny")
+    assert "power [10]" in err
+    assert "steps" not in err
+    assert cli.main(["predict", f"{work}:Powered", "--checkpoint", "tiny", "--partial"]) == 0
     out = capsys.readouterr().out
-    assert "90 numbers in 2 parameters" in out
-    assert out.count("not predicted: rnn.") == 4
+    assert "40 numbers in 2 parameters" in out
+    assert "not predicted: power [10]: it takes part through" in out
+    assert "not predicted: steps [3]: left as it is: torch.int64" in out
 
 
 def test_predict_streams_to_a_folder(work: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +231,6 @@ def test_checkpoints_says_when_there_are_none_and_which_is_unusable(
 @pytest.mark.parametrize(
     ("factory", "says"),
     [
-        ("Integer", "parameter 'steps' is torch.int64"),
         ("Untraceable", "RuntimeError: this network is never run"),
         ("fails", "KeyError: 'width'"),
         ("number", "returned an int"),

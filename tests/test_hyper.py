@@ -35,19 +35,18 @@ class Residual(nn.Module):
         return self.head(self.norm(x.mean((2, 3))))
 
 
-class Recurrent(nn.Module):
-    """An LSTM, which no rule covers, and a layer that nothing uses."""
+class Powered(nn.Module):
+    """A learned exponent, which no rule covers, and a layer that nothing uses."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3)
-        self.rnn = nn.LSTM(8, 4, batch_first=True)
-        self.head = nn.Linear(4, 7)
+        self.power = nn.Parameter(torch.ones(8))
+        self.head = nn.Linear(8, 7)
         self.idle = nn.Linear(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        states, _ = self.rnn(self.conv(x).mean((2, 3))[:, None])
-        return self.head(states[:, 0])
+        return self.head(self.conv(x).mean((2, 3)).abs() ** self.power)
 
 
 @pytest.fixture(scope="module")
@@ -161,22 +160,22 @@ def test_predict_needs_no_memory_of_the_model(hyper: ghn.Hypernet) -> None:
 
 
 def test_strict_names_the_parameter_and_changes_nothing(hyper: ghn.Hypernet) -> None:
-    model = Recurrent()
+    model = Powered()
     before = content(model)
     for call in (hyper.predict, hyper.init):
-        with pytest.raises(CoverageError, match=r"rnn\.weight_ih_l0 \[16, 8\] .*lstm.*strict=False") as caught:
+        with pytest.raises(CoverageError, match=r"power \[8\] .*`pow`.*strict=False") as caught:
             call(model)
         assert "idle" not in str(caught.value)
     assert_equal(content(model), before)
 
 
 def test_partial_prediction_reports_the_rest(hyper: ghn.Hypernet) -> None:
-    model = Recurrent()
+    model = Powered()
     weights, report = hyper.predict(model, strict=False)
     rest = {u.fqn: u for u in report.skipped}
-    assert rest.keys() == {n for n, _ in model.named_parameters() if n.startswith(("rnn", "idle"))}
+    assert rest.keys() == {n for n, _ in model.named_parameters() if n.startswith(("power", "idle"))}
     assert weights.keys() == set(report.predicted) == {n for n, _ in model.named_parameters()} - rest.keys()
-    assert rest["rnn.bias_hh_l0"].used
+    assert rest["power"].used
     assert not rest["idle.weight"].used
     assert "not predicted: idle.bias [2]" in str(report)
     before = content(model)
@@ -228,7 +227,7 @@ def test_embedding(hyper: ghn.Hypernet) -> None:
         again = hyper.embed(model, graph=_reordered(graph, seed))
         torch.testing.assert_close(again, vector, rtol=1e-4, atol=1e-6)
     assert not torch.allclose(hyper.embed(Residual(width=20)), vector)
-    assert hyper.embed(Recurrent()).shape == (8,)  # needs no coverage
+    assert hyper.embed(Powered()).shape == (8,)  # needs no coverage
 
 
 def _reordered(graph: ghn.ArchGraph, seed: int) -> ghn.ArchGraph:
@@ -241,7 +240,7 @@ def test_the_graph_of_another_model_is_refused(hyper: ghn.Hypernet) -> None:
     with pytest.raises(GraphError, match=r"not that of this Residual: .*'stem.weight' \[12, 3, 3, 3\] has shape \[20"):
         hyper.init(model, graph=ghn.trace(Residual()))
     with pytest.raises(GraphError, match=r"'stem.weight' .* is not there; trace the model again"):
-        hyper.init(Recurrent(), graph=ghn.trace(Residual()))
+        hyper.init(Powered(), graph=ghn.trace(Residual()))
     assert_equal(content(model), before)
 
 

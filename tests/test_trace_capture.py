@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ghn.errors import TraceError
 from ghn.primitives import Primitive
-from ghn.tracing import trace
+from ghn.tracing import capture, trace
 from ghn.tracing.shapes import SHORTCUTS
 
 
@@ -141,7 +141,8 @@ def test_recurrent_layers_are_not_unrolled(cell, options):
                 assert s.shape[1:] == (3 if options.get("batch_first") else x.shape[1], 6)
             return self.head(y)
 
-    assert [s.fqn for s in trace(Checked(), x).slots] == ["head.weight", "head.bias"]
+    graph = trace(Checked(), x)
+    assert {s.fqn for s in graph.slots} == {n for n, _ in Checked().named_parameters()}
     start = time.process_time()
     trace(layer, meta(9999, 9999, 4))
     assert time.process_time() - start < 1
@@ -330,11 +331,32 @@ def test_half_precision_and_meta_modules():
     assert len(trace(model)) == 3
 
 
-def test_integer_parameter_is_named():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3))
-    model[0].levels = nn.Parameter(torch.zeros(3, dtype=torch.int64), requires_grad=False)
-    with pytest.raises(TraceError, match=r"'0\.levels' is torch\.int64; only floating point"):
-        trace(model)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.complex64])
+def test_what_is_no_real_number_is_left_alone(dtype):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    model[0].levels = nn.Parameter(torch.zeros(3, dtype=dtype), requires_grad=False)
+    graph = trace(model)
+    assert [s.fqn for s in graph.slots] == ["0.weight", "0.bias"]
+    (left,) = graph.uncovered
+    assert (left.fqn, left.used) == ("0.levels", False)
+    assert left.reason.startswith(f"left as it is: {dtype}")
+
+
+def test_frozen_parts_are_left_alone_but_a_frozen_network_is_not():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
+    model[0].requires_grad_(False)
+    graph = trace(model)
+    assert [s.fqn for s in graph.slots] == ["1.weight", "1.bias"]
+    assert [(u.fqn, u.used) for u in graph.uncovered] == [("0.weight", False), ("0.bias", False)]
+    assert all("frozen" in u.reason for u in graph.uncovered)
+    assert len(graph) == 5  # they are a part of the architecture
+    assert not trace(model.requires_grad_(False)).uncovered
+
+
+def test_what_does_not_fit_into_memory_twice_is_not_run_for_real(monkeypatch):
+    monkeypatch.setattr(capture, "LARGEST", 4)
+    with pytest.raises(TraceError, match="Branching"):
+        trace(Branching(), image_size=12)
 
 
 def test_lazy_parameter_is_named():

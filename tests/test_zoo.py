@@ -19,8 +19,8 @@ try:
 except ImportError:
     pytest.skip("torchvision is not installed (pip install 'ghn-predict[models]')", allow_module_level=True)
 
-needs_timm = pytest.mark.skipif(not zoo._installed("timm"), reason="timm is not installed")
-needs_transformers = pytest.mark.skipif(not zoo._installed("transformers"), reason="transformers is not installed")
+needs_timm = pytest.mark.skipif(not zoo.installed("timm"), reason="timm is not installed")
+needs_transformers = pytest.mark.skipif(not zoo.installed("transformers"), reason="transformers is not installed")
 
 NETS = """
     import torch
@@ -209,7 +209,7 @@ def test_a_module_that_does_not_import_is_named_with_the_reason(
         ("torchvision/ResNet-50", "no model 'ResNet-50' in torchvision; similar: resnet50"),
         ("nobody/net", "'nobody' is none of torchvision, timm, transformers, deepnets"),
         ("zzz", "package.module:factory"),
-        ("fcn_resnet50", "no model 'fcn_resnet50'"),
+        ("raft_large", "no model 'raft_large'"),
     ],
 )
 def test_an_unknown_name_is_answered_with_a_way_on(name: str, says: str) -> None:
@@ -218,11 +218,11 @@ def test_an_unknown_name_is_answered_with_a_way_on(name: str, says: str) -> None
 
 
 def test_a_library_that_is_not_installed_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "_installed", lambda _: False)
+    monkeypatch.setattr(zoo, "installed", lambda _: False)
     for name, says in {
         "torchvision/resnet50": r"pip install 'ghn-predict\[models\]'",
-        "timm/resnet50": "pip install timm",
-        "transformers/bert": "pip install transformers",
+        "timm/resnet50": r"pip install 'ghn-predict\[zoo\]'",
+        "transformers/bert": r"pip install 'ghn-predict\[zoo\]'",
     }.items():
         with pytest.raises(MissingExtraError, match=says):
             resolve(name, 10, 32)
@@ -266,3 +266,47 @@ def test_a_config_of_transformers_gives_its_own_network(tmp_path: Path) -> None:
         file.write_text(content)
         with pytest.raises(ModelError, match=r"config.json is no config.json of transformers"):
             resolve(f"transformers/{file}", 10, 32)
+
+
+@needs_transformers
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("clip/AutoModel", {"input_ids": (1, 8), "pixel_values": (1, 3, 224, 224)}),
+        ("t5/AutoModelForSeq2SeqLM", {"input_ids": (1, 8), "decoder_input_ids": (1, 8)}),
+        ("whisper/AutoModel", {"input_features": (1, 80, 3000), "decoder_input_ids": (1, 8)}),
+        ("wav2vec2/AutoModel", {"input_values": (1, 16000)}),
+    ],
+)
+def test_networks_of_several_inputs_say_what_they_read(name: str, inputs: dict[str, tuple[int, ...]]) -> None:
+    found = example_input(resolve(f"transformers/{name}", 10, None))
+    assert {k: tuple(v.shape) for k, v in found.items()} == inputs
+
+
+@needs_transformers
+def test_transformers_by_task_and_by_config() -> None:
+    assert type(resolve("transformers/bert/AutoModelForMaskedLM", 10, None)).__name__ == "BertForMaskedLM"
+    with pytest.raises(ModelError, match="transformers has no 'AutoModelForNothing'"):
+        resolve("transformers/bert/AutoModelForNothing", 10, None)
+    small: Any = zoo.transformer("llama/AutoModelForCausalLM", num_hidden_layers=3)
+    assert len(small.model.layers) == 3
+    assert devices(small) == {"meta"}
+
+
+def test_networks_at_the_size_they_are_made_for() -> None:
+    assert resolve("inception_v3", 10, None).expected_input_sz == 299
+    assert resolve("resnet18", 10, None).expected_input_sz == 224
+    assert resolve("torchvision/r3d_18", 10, None).expected_input_sz == (3, 16, 224, 224)
+    assert type(resolve("torchvision/retinanet_resnet50_fpn", 10, None)).__name__ == "BackboneWithFPN"
+
+
+@needs_timm
+def test_catalogues() -> None:
+    names = zoo.catalogue("torchvision")
+    assert {"torchvision/resnet50", "torchvision/fcn_resnet50", "torchvision/s3d"} <= set(names)
+    families = zoo.catalogue("timm")
+    assert len(families) >= 90
+    assert set(families) < set(zoo.catalogue("timm", every=True))
+    assert resolve("timm/test_vit", 10, None).expected_input_sz == (3, 160, 160)
+    with pytest.raises(ModelError, match="no library 'keras'"):
+        zoo.catalogue("keras")

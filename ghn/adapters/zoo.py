@@ -28,40 +28,135 @@ from ghn.stem import SMALL, adjust_stem, has_rule
 GROUP = "ghn.models"  # entry points: prefix -> callable(rest, num_classes, image_size, device)
 PIP = {
     "torchvision": "pip install 'ghn-predict[models]'",
-    "timm": "pip install timm 'torch==2.13.*' 'torchvision==0.28.*'",
-    "transformers": "pip install transformers 'torch==2.13.*'",
+    "timm": "pip install 'ghn-predict[zoo]'",
+    "transformers": "pip install 'ghn-predict[zoo]'",
 }
+OWN = 224  # pixels: the side that most networks are made for
+FRAMES = 16  # of a video
+_SIDES = {"inception_v3": 299, "ssd300_vgg16": 300}  # too deep for less
+_PARTS = ("segmentation", "detection", "video")  # of torchvision.models, beside classification
+COMMON = (
+    "resnet",
+    "convnext",
+    "vit",
+    "swin",
+    "deit",
+    "beit",
+    "clip/AutoModel",
+    "bert/AutoModelForMaskedLM",
+    "bert",
+    "roberta",
+    "distilbert",
+    "t5/AutoModelForSeq2SeqLM",
+    "gpt2/AutoModelForCausalLM",
+    "llama/AutoModelForCausalLM",
+    "mistral/AutoModelForCausalLM",
+    "mixtral/AutoModelForCausalLM",
+    "mamba/AutoModelForCausalLM",
+    "dinov2",
+    "siglip/AutoModel",
+    "albert",
+    "electra",
+    "deberta-v2",
+    "bart/AutoModelForSeq2SeqLM",
+    "whisper/AutoModel",
+    "wav2vec2/AutoModel",
+    "qwen3/AutoModelForCausalLM",
+    "gemma2/AutoModelForCausalLM",
+    "mamba2/AutoModelForCausalLM",
+    "segformer",
+    "detr/AutoModel",
+)
 Build = Callable[[], nn.Module]
 
 
-def resolve(name: str, num_classes: int, image_size: int, device: str = "meta") -> nn.Module:
+def resolve(name: str, num_classes: int, image_size: int | None, device: str = "meta") -> nn.Module:
     """The network of this name, for images of this side, with its own initialisation where the device holds numbers.
 
-    name: 'torchvision/NAME', 'timm/NAME', 'transformers/TYPE', 'transformers/CONFIG.json' (of transformers, in its own
-    sizes), 'PREFIX/...' of an entry point in `ghn.models`, a bare
+    name: 'torchvision/NAME', 'timm/NAME', 'transformers/TYPE' for what TYPE is mostly used for, 'transformers/TYPE/
+    AutoModelForMaskedLM' for another of its networks, or 'transformers/CONFIG.json' for one in sizes of its own,
+    'PREFIX/...' of an entry point in `ghn.models`, a bare
     NAME (looked for in torchvision, then timm), or 'package.module:factory', whose function is called with those of
-    `num_classes` and `image_size` that it accepts. The stems of torchvision's networks, made for 224 pixels, are
-    adjusted for small images. device: 'meta' or 'cpu'; networks that cannot be built on meta come
-    with their buffers, or wholly, on the CPU. Raises ModelError where nothing has that name or building it
+    `num_classes` and `image_size` that it accepts. image_size: None for the network's own. The stems of torchvision's
+    networks, made for 224 pixels, are adjusted for small images; of its detectors only the backbone comes.
+    device: 'meta' or 'cpu'; networks that cannot be built on meta come with their buffers, or wholly, on the CPU.
+    Raises ModelError where nothing has that name or building it
     fails, MissingExtraError where the library is not installed.
     """
     model, library = _find(name, num_classes, image_size, device)
     # Not timm's: the same class names, and modules of the same names, stand for networks that are built otherwise.
-    if library == "torchvision" and image_size <= SMALL and has_rule(model):
-        adjust_stem(model, image_size)
-    if library or not hasattr(model, "expected_input_sz"):  # what the tracer goes by; a factory may know better
-        model.expected_input_sz = image_size  # ty: ignore[invalid-assignment]
+    if library == "torchvision" and (image_size or OWN) <= SMALL and has_rule(model):
+        adjust_stem(model, image_size or OWN)
+    if not hasattr(model, "expected_input_sz"):  # what the tracer goes by; the network may know better
+        model.expected_input_sz = image_size or OWN
     return model
 
 
+def catalogue(library: str, every: bool = False) -> list[str]:
+    """Names, for `resolve`, of the networks of this library: all of torchvision's; one of each of timm's families, or
+    every one; of transformers' the most used. Raises MissingExtraError where it is not installed.
+    """
+    if library not in _PUBLISHED:
+        raise ModelError(f"no library {library!r}; known are {', '.join(_PUBLISHED)}")
+    _require(library, library)
+    if library == "timm" and not every:
+        import_torchvision()
+        timm = importlib.import_module("timm")
+        names = [next(iter(timm.list_models(module=family)), None) for family in timm.list_modules()]
+        names = sorted({name for name in names if name})
+    else:
+        names = list(COMMON) if library == "transformers" else _names(library)
+    return [f"{library}/{name}" for name in names]
+
+
 def example_input(model: nn.Module) -> Any:
-    """What to trace this network with where an image does not do: token ids for text networks; None otherwise."""
-    if getattr(model, "main_input_name", None) != "input_ids":
+    """What to trace this network with where an image does not do; None where it does.
+
+    Networks of transformers say what they read: token ids, of the decoder too where there are two parts, images,
+    sound. Each gets the smallest example that every network of its kind takes.
+    """
+    main, config = getattr(model, "main_input_name", None), getattr(model, "config", None)
+    if main in (None, "pixel_values") or config is None:
         return None
-    return {"input_ids": torch.zeros(1, 8, dtype=torch.long)}
+    read = inspect.signature(model.forward).parameters
+    modalities = getattr(model, "input_modalities", ())
+    wanted = {
+        "input_ids": main == "input_ids",
+        "decoder_input_ids": getattr(config, "is_encoder_decoder", False),
+        "pixel_values": "image" in modalities,
+        "input_features": main == "input_features",
+        "input_values": main == "input_values",
+    }
+    return {name: _EXAMPLES[name](config) for name, is_wanted in wanted.items() if is_wanted and name in read}
 
 
-def _find(name: str, num_classes: int, image_size: int, device: str) -> tuple[nn.Module, str | None]:
+def _tokens(config: Any) -> torch.Tensor:
+    ids = torch.ones(1, 8, dtype=torch.long)
+    end = getattr(getattr(config, "text_config", config), "eos_token_id", None)
+    ids[:, -1] = end if isinstance(end, int) else 0  # some classify by the state there
+    return ids
+
+
+def _pixels(config: Any) -> torch.Tensor:
+    vision = getattr(config, "vision_config", config)
+    side = vision.image_size
+    return torch.zeros(1, getattr(vision, "num_channels", 3), *((side, side) if isinstance(side, int) else side))
+
+
+def _spectrum(config: Any) -> torch.Tensor:
+    return torch.zeros(1, config.num_mel_bins, 2 * getattr(config, "max_source_positions", 1500))
+
+
+_EXAMPLES: dict[str, Callable[[Any], torch.Tensor]] = {
+    "input_ids": _tokens,
+    "decoder_input_ids": _tokens,
+    "pixel_values": _pixels,
+    "input_features": _spectrum,
+    "input_values": lambda config: torch.zeros(1, 16000),  # a second of sound
+}
+
+
+def _find(name: str, num_classes: int, image_size: int | None, device: str) -> tuple[nn.Module, str | None]:
     """The network, and the library that it is from."""
     if ":" in name:
         return _from_factory(name, num_classes, image_size, device), None
@@ -75,7 +170,7 @@ def _find(name: str, num_classes: int, image_size: int, device: str) -> tuple[nn
     for entry in _registered():
         if entry.name == prefix:
             try:
-                return entry.load()(rest, num_classes, image_size, device), None
+                return entry.load()(rest, num_classes, image_size or OWN, device), None
             except ModelError:
                 raise
             except GHNError as error:
@@ -86,75 +181,106 @@ def _find(name: str, num_classes: int, image_size: int, device: str) -> tuple[nn
 def _owner(name: str) -> str:
     """The library that knows this bare name, torchvision first."""
     for library in ("torchvision", "timm"):
-        if _installed(library) and name in _names(library):
+        if installed(library) and name in _names(library):
             return library
     raise _unknown(name, ("torchvision", "timm"))
 
 
 def _unknown(name: str, libraries: tuple[str, ...]) -> ModelError:
-    known = [n for library in libraries if _installed(library) for n in _names(library)]
+    known = [n for library in libraries if installed(library) for n in _names(library)]
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     hint = f"; similar: {', '.join(near)}" if near else ""
-    absent = [f"{x} is not installed ({PIP[x]})" for x in libraries if not _installed(x)]
+    absent = [f"{x} is not installed ({PIP[x]})" for x in libraries if not installed(x)]
     forms = "" if near else "; your own network is given as 'package.module:factory'"
     where = f" in {libraries[0]}" if len(libraries) == 1 else ""
     return ModelError(f"no model {name!r}{where}{hint}{forms}" + "".join(f"; {a}" for a in absent))
 
 
-def _torchvision(name: str, num_classes: int, image_size: int) -> Build:
+def _torchvision(name: str, num_classes: int, image_size: int | None) -> Build:
     models = import_torchvision().models
     if name not in _names("torchvision"):
         raise _unknown(name, ("torchvision",))
+    side = image_size or _SIDES.get(name, OWN)
     options: dict[str, Any] = {"num_classes": num_classes}
     if name.startswith("vit_"):
-        options["image_size"] = image_size
+        options["image_size"] = side
     elif name.startswith("maxvit"):
-        options["input_size"] = (image_size, image_size)
+        options["input_size"] = (side, side)
     elif name in ("googlenet", "inception_v3"):
         options["init_weights"] = False  # theirs draws from scipy for a minute
-    return lambda: models.get_model(name, weights=None, **options)
+    task = models.get_model_builder(name).__module__.split(".")[2]
+    if task in ("detection", "segmentation"):
+        options["weights_backbone"] = None
+
+    def build() -> nn.Module:
+        model = models.get_model(name, weights=None, **options)
+        model = model.backbone if task == "detection" else model
+        model.expected_input_sz = (3, FRAMES, side, side) if task == "video" else side
+        return model
+
+    return build
 
 
-def _timm(name: str, num_classes: int, image_size: int) -> Build:
+def _timm(name: str, num_classes: int, image_size: int | None) -> Build:
     import_torchvision()  # timm imports it too, and that fails on a CPU build of torch
     timm = importlib.import_module("timm")
     if name.split(".")[0] not in _names("timm"):
         raise _unknown(name, ("timm",))
 
     def build() -> nn.Module:
-        try:
-            return timm.create_model(name, num_classes=num_classes, img_size=image_size)
-        except TypeError as error:
-            if "img_size" not in str(error):
-                raise
-        return timm.create_model(name, num_classes=num_classes)
+        if image_size is not None:
+            try:
+                return timm.create_model(name, num_classes=num_classes, img_size=image_size)
+            except TypeError as error:
+                if "img_size" not in str(error):
+                    raise
+        model: Any = timm.create_model(name, num_classes=num_classes)
+        if image_size is None:
+            model.expected_input_sz = model.default_cfg["input_size"]
+        return model
 
     return build
 
 
-def _transformers(name: str, num_classes: int, image_size: int) -> Build:
-    if _installed("torchvision"):
+def transformer(name: str, **config: Any) -> nn.Module:
+    """The network of this name in transformers, as 'TYPE' or 'TYPE/AutoModelForCausalLM', on the meta device.
+
+    config: what its configuration has otherwise than by default, such as num_hidden_layers. Raises ModelError.
+    """
+    _require("transformers", name)
+    return _built(f"transformers/{name}", _from_config(name, config), 0, None, "meta")
+
+
+def _transformers(name: str, num_classes: int, image_size: int | None) -> Build:
+    return _from_config(name, {"num_labels": num_classes}, image_size)
+
+
+def _from_config(name: str, options: dict[str, Any], image_size: int | None = None) -> Build:
+    if installed("torchvision"):
         import_torchvision()
     library = importlib.import_module("transformers")
     if name.endswith(".json"):
         return _configured(library, name)
     known = importlib.import_module("transformers.models.auto.modeling_auto")
+    kind, _, auto = name.partition("/")
     try:
-        config = library.AutoConfig.for_model(name)
+        config = library.AutoConfig.for_model(kind, **options)
     except (ValueError, KeyError) as error:
-        raise _unknown(name, ("transformers",)) from error
-    config.num_labels = num_classes
+        raise _unknown(kind, ("transformers",)) from error
+    if auto and not hasattr(library, auto):
+        raise ModelError(f"transformers has no {auto!r}; give one of its AutoModel classes, as AutoModelForMaskedLM")
+    config.architectures = config.architectures or []  # read where a type has several networks for a task
     for part in (config, getattr(config, "vision_config", None)):
-        if hasattr(part, "image_size"):
+        if image_size is not None and hasattr(part, "image_size"):
             part.image_size = image_size
     for task, mapping in (
         ("ImageClassification", known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING),
         ("SequenceClassification", known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING),
         ("CausalLM", known.MODEL_FOR_CAUSAL_LM_MAPPING),
     ):
-        if type(config) in mapping:
-            return lambda: getattr(library, f"AutoModelFor{task}").from_config(config)
-    return lambda: library.AutoModel.from_config(config)
+        if not auto and type(config) in mapping:
+            auto = f"AutoModelFor{task}"
+    return lambda: getattr(library, auto or "AutoModel").from_config(config)
 
 
 def _configured(library: ModuleType, file: str) -> Build:
@@ -171,7 +297,7 @@ def _configured(library: ModuleType, file: str) -> Build:
     return lambda: getattr(library, named)(config)
 
 
-_PUBLISHED: dict[str, Callable[[str, int, int], Build]] = {
+_PUBLISHED: dict[str, Callable[[str, int, int | None], Build]] = {
     "torchvision": _torchvision,
     "timm": _timm,
     "transformers": _transformers,
@@ -180,21 +306,25 @@ _PUBLISHED: dict[str, Callable[[str, int, int], Build]] = {
 
 def _names(library: str) -> list[str]:
     """Every network that this installed library offers."""
-    if _installed("torchvision"):
+    if installed("torchvision"):
         models = import_torchvision().models
         if library == "torchvision":
-            return models.list_models(module=models)
+            return sorted(n for part in ("", *_PARTS) for n in models.list_models(module=_part(models, part)))
     if library == "timm":
         return importlib.import_module("timm").list_models()
     return sorted(importlib.import_module("transformers").CONFIG_MAPPING)
 
 
-def _installed(library: str) -> bool:
+def _part(models: ModuleType, name: str) -> ModuleType:
+    return getattr(models, name) if name else models
+
+
+def installed(library: str) -> bool:
     return importlib.util.find_spec(library) is not None
 
 
 def _require(library: str, name: str) -> None:
-    if not _installed(library):
+    if not installed(library):
         raise MissingExtraError(f"{name} needs {library}, which is not installed: {PIP[library]}")
 
 
@@ -206,10 +336,10 @@ def _prefixes() -> list[str]:
     return [e.name for e in _registered()]
 
 
-def _from_factory(name: str, num_classes: int, image_size: int, device: str) -> nn.Module:
+def _from_factory(name: str, num_classes: int, image_size: int | None, device: str) -> nn.Module:
     with _current_directory():
         factory = _load_factory(name)
-        accepted = _accepted(factory, {"num_classes": num_classes, "image_size": image_size})
+        accepted = _accepted(factory, {"num_classes": num_classes, "image_size": image_size or OWN})
         return _built(name, lambda: factory(**accepted), num_classes, image_size, device)
 
 
@@ -250,7 +380,7 @@ def _accepted(factory: Callable[..., Any], options: dict[str, int]) -> dict[str,
     return {k: v for k, v in options.items() if k in by_name}
 
 
-def _built(name: str, build: Build, num_classes: int, image_size: int, device: str) -> nn.Module:
+def _built(name: str, build: Build, num_classes: int, image_size: int | None, device: str) -> nn.Module:
     """What the builder returns, with as little memory as it goes along with. The last attempt's error counts."""
     attempts: list[AbstractContextManager[Any]] = [torch.device("cpu")]
     if device == "meta":
@@ -304,8 +434,8 @@ def _current_directory() -> Generator[None, None, None]:
         sys.path.remove(here)
 
 
-def _for(num_classes: int, image_size: int) -> str:
-    return f"for {num_classes} classes and {image_size} pixels"
+def _for(num_classes: int, image_size: int | None) -> str:
+    return f"for {num_classes} classes" + (f" and {image_size} pixels" if image_size else "")
 
 
 def _text(error: BaseException) -> str:

@@ -10,15 +10,17 @@ from torch.nn.parameter import is_lazy
 from ghn.errors import TraceError
 from ghn.garbage import uncollected
 from ghn.graph import ArchGraph
+from ghn.primitives import Role
 from ghn.tracing.arguments import Param
 from ghn.tracing.capture import Attempt, Recording, attempts, record
 from ghn.tracing.coverage import finish, reasons
 from ghn.tracing.inputs import Call, candidates
 from ghn.tracing.lift import lift
+from ghn.tracing.memory import forget, keep, key_of, recall
 from ghn.tracing.passes import PASSES, prune
-from ghn.tracing.rules import Kind, Rule, register
+from ghn.tracing.rules import RULES, Kind, Rule, register
 
-__all__ = ["Kind", "Rule", "register", "trace"]
+__all__ = ["Kind", "Role", "Rule", "forget", "register", "trace"]
 
 
 def trace(model: nn.Module, example_input: Any = None, image_size: int | None = None) -> ArchGraph:
@@ -27,22 +29,30 @@ def trace(model: nn.Module, example_input: Any = None, image_size: int | None = 
     example_input: a tensor, or a tuple of positional or a dict of keyword arguments; by default images of image_size
     (`inputs.candidates` says which sizes are tried without one). Parameters that evaluation does not use, such as
     auxiliary heads, are looked for in training mode. The module is as before afterwards, its random state too.
-    Raises TraceError for parameters that are not real floating point numbers, and where the module cannot be run.
+    Parameters that are frozen or no floating point numbers, as quantised ones, are left alone and listed as such.
+    A module built like one of those traced last gets their graph (`memory`; `forget` drops them).
+    Raises TraceError for parameters without a shape, and where the module cannot be run.
     """
-    params = _parameters(model)
     with uncollected():
-        return _trace(model, params, lambda: candidates(model, example_input, image_size))
+        key = key_of(model, example_input, image_size, len(RULES))
+        graph = recall(key)
+        if graph is None:
+            params = _parameters(model)
+            graph, way = _trace(model, params, lambda: candidates(model, example_input, image_size))
+            if key is not None and way.meta:  # other ways may depend on the module's numbers
+                keep(key, graph)
+    return graph
 
 
-def _trace(model: nn.Module, params: list[Param], inputs: Callable[[], Iterator[Call]]) -> ArchGraph:
-    recording, way = _recorded(model, inputs(), attempts(), training=False)
+def _trace(model: nn.Module, params: list[Param], inputs: Callable[[], Iterator[Call]]) -> tuple[ArchGraph, Attempt]:
+    recording, way = _recorded(model, inputs(), attempts(model), training=False)
     if recording.orphans:
         way = replace(way, net=True)
         recording, way = _recorded(model, inputs(), [way], training=False)
     graph = _graph(recording, params)
     if recording.orphans or any(not u.used for u in graph.uncovered):
         graph = _in_training(model, inputs(), way, params, graph)
-    return graph
+    return graph, way
 
 
 def _parameters(model: nn.Module) -> list[Param]:
@@ -50,10 +60,20 @@ def _parameters(model: nn.Module) -> list[Param]:
     for name, p in model.named_parameters(remove_duplicate=False):
         if is_lazy(p):
             raise TraceError(f"parameter {name!r} has no shape yet; run {type(model).__name__} once on an input first")
-        if not p.is_floating_point():
-            raise TraceError(f"parameter {name!r} is {p.dtype}; only floating point parameters can be predicted")
         names.setdefault(id(p), []).append(name)
-    return [Param(tuple(names[id(p)]), tuple(p.shape), p.numel()) for p in model.parameters()]
+    params = list(model.parameters())
+    # Where all are frozen nobody meant a part of them: the network is only not to be trained now.
+    some = any(p.requires_grad for p in params)
+    return [
+        Param(tuple(names[id(p)]), tuple(p.shape), p.stride(), p.numel(), _kept(p, frozen=some and not p.requires_grad))
+        for p in params
+    ]
+
+
+def _kept(parameter: nn.Parameter, frozen: bool) -> str:
+    if not parameter.is_floating_point():
+        return f"left as it is: {parameter.dtype}, and only floating point numbers are predicted"
+    return "left as it is: frozen (requires_grad is False)" if frozen else ""
 
 
 def _recorded(

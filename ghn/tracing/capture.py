@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from operator import attrgetter
 from types import MethodWrapperType
 from typing import Any
 
@@ -23,8 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ghn.errors import TraceError
 from ghn.tracing.borrow import borrowed
 from ghn.tracing.inputs import map_tensors, tensors_in
-from ghn.tracing.rules import RULES
+from ghn.tracing.rules import RULES, rule_for
 from ghn.tracing.shapes import SHORTCUTS
+
+LARGEST = 4 * 2**30  # bytes of parameters: a module with more is never run for real
 
 
 @dataclass(slots=True)
@@ -71,6 +74,7 @@ class Recorder(TorchFunctionMode):
         self.recording = Recording()
         self.path: list[tuple[nn.Module, str]] = []
         self.inside = False  # a torch function is running: what it calls is no call of the module
+        self.layer: nn.Module | None = None  # a registered layer is running: one call, whatever it calls
         self._meta = meta
         self._shortcuts = SHORTCUTS if meta else {}
         self._values: dict[int, int] = {}
@@ -85,6 +89,8 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if self.layer is not None:
+            return func(*args, **kwargs)
         if type(func) is MethodWrapperType:  # a property: shape, dtype, device, T, data
             out = func(*args, **kwargs)
             if isinstance(out, Tensor):
@@ -107,6 +113,12 @@ class Recorder(TorchFunctionMode):
             ins = _tensors(args) + _tensors(kwargs.values()) if kwargs else _tensors(args)
             self._record(func, args, kwargs, ins, out, writes)
         return out
+
+    def take_layer(self, kind: type, module: nn.Module, args: tuple, kwargs: dict, out: Any) -> None:
+        """Notes the call of a registered layer; its parameters are further keyword arguments."""
+        known = dict(module.named_parameters()) | {name: attrgetter(name)(module) for name in RULES[kind].roles}
+        ins = _tensors(args) + _tensors(kwargs.values()) + _tensors(known.values())
+        self._record(kind, args, kwargs | known, ins, out)
 
     def take_operator(self, operator: Any, args: tuple, kwargs: dict, out: Any) -> None:
         """Notes an operator that ran outside any torch function, as compiled functions run theirs."""
@@ -168,7 +180,7 @@ class Net(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if not self._recorder.inside:
+        if not self._recorder.inside and self._recorder.layer is None:
             self._recorder.take_operator(func, args, kwargs or {}, out)
         return out
 
@@ -216,8 +228,8 @@ class Attempt:
         return self.name == "meta"
 
 
-def attempts() -> Iterator[Attempt]:
-    """The ways of running a module, cheapest first."""
+def attempts(model: nn.Module) -> Iterator[Attempt]:
+    """The ways of running this module, cheapest first; for real only where its numbers fit into memory again."""
     yield Attempt("meta", nullcontext, _on_meta, _on_meta, _on_meta)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
 
@@ -226,7 +238,8 @@ def attempts() -> Iterator[Attempt]:
             return torch.empty(tensor.shape, dtype=tensor.dtype)
 
     yield Attempt("fake", lambda: _quiet(mode), fake, _copy, fake)
-    yield Attempt("real", nullcontext, _copy, _copy, _real)
+    if sum(p.numel() * p.element_size() for p in model.parameters()) <= LARGEST:
+        yield Attempt("real", nullcontext, _copy, _copy, _real)
 
 
 @contextmanager
@@ -311,12 +324,17 @@ def _module_paths(model: nn.Module, recorder: Recorder) -> Generator[None]:
     def enter(module: nn.Module, _: Any) -> None:
         if id(module) in names:
             path.append((module, names[id(module)]))
+        if recorder.layer is None and rule_for(type(module)):
+            recorder.layer = module
 
-    def leave(module: nn.Module, _: Any, __: Any) -> None:
+    def leave(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        if module is recorder.layer and (kind := rule_for(type(module))):
+            recorder.layer = None
+            recorder.take_layer(kind, module, args, kwargs, out)
         while path and id(module) in names and path.pop()[0] is not module:
             pass  # a call within that raised and was caught never left
 
-    handles = register_module_forward_pre_hook(enter), register_module_forward_hook(leave)
+    handles = register_module_forward_pre_hook(enter), register_module_forward_hook(leave, with_kwargs=True)
     try:
         yield
     finally:

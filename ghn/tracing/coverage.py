@@ -38,15 +38,18 @@ def finish(draft: Draft, params: Sequence[Param], why: Reasons) -> ArchGraph:
     order = _topological(draft)
     position = {x: i for i, x in enumerate(order)}
     nodes = [draft.nodes[x] for x in order]
-    first: dict[int, tuple[Role, int]] = {}
+    first: dict[int, tuple[Role, int]] = {}  # parameter -> its role, and its node in the order
     for i, node in enumerate(nodes):
         for p, role in node.slots:
             first.setdefault(p, (role, i))
     slots, uncovered = [], []
     for p, param in enumerate(params):
-        if p in first:
-            role, node_number = first[p]
-            slots.append(ParamSlot(param.fqn, role, param.shape, node_number, param.names[1:]))
+        if param.kept:
+            uncovered.append(Uncovered(param.fqn, param.shape, param.kept, False))
+        elif p in first:
+            role, i = first[p]
+            axes = nodes[i].axes if role in _WEIGHTS else ""
+            slots.append(ParamSlot(param.fqn, role, param.shape, i, param.names[1:], axes))
         else:
             reason, used = why.get(p, ("the forward pass does not use it", False))
             uncovered.append(Uncovered(param.fqn, param.shape, reason, used))
@@ -60,6 +63,9 @@ def finish(draft: Draft, params: Sequence[Param], why: Reasons) -> ArchGraph:
         outputs=tuple(sorted(position[x] for x in draft.outputs)),
         uncovered=tuple(uncovered),
     )
+
+
+_WEIGHTS = (Role.WEIGHT, Role.CLASSIFIER_WEIGHT)
 
 
 def _topological(draft: Draft) -> list[int]:

@@ -16,8 +16,8 @@ class Node:
 
     op: its primitive, or None while it is not known to be a node of the result. operands: for each value that
     flows in, the nodes it comes from. slots: (parameter, role) that ride on it. lost: (parameter, reason) that it
-    uses in a way no rule covers. classifies: its weight can be that of a classifier. fqn: of the parameter that it
-    stands for, if it does. path: of the module that it ran in.
+    uses in a way no rule covers. classifies: its weight can be that of a classifier. axes: of its weight, see
+    `ghn.axes`. fqn: of the parameter that it stands for, if it does. path: of the module that it ran in.
     """
 
     kind: Kind
@@ -29,6 +29,7 @@ class Node:
     slots: list[tuple[int, Role]] = field(default_factory=list)
     lost: list[tuple[int, str]] = field(default_factory=list)
     classifies: bool = False
+    axes: str = ""
 
     @property
     def preds(self) -> set[int]:

@@ -4,16 +4,18 @@ A layer is recognised by the function that computes it and by its arguments, nev
 subclasses and plain `torch.nn.functional` calls are seen alike. Functions that are not in the table are transparent.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ghn.primitives import Primitive
+from ghn.errors import TraceError
+from ghn.primitives import Primitive, Role
+from ghn.tracing.memory import forget
 
 
 class Kind(Enum):
@@ -31,6 +33,10 @@ class Kind(Enum):
     PRODUCT = auto()  # elementwise: gates and scales
     SUM_OF_PRODUCT = auto()
     MATMUL = auto()  # a layer where one operand is a parameter, else a product of data
+    RECURRENT = auto()  # whole recurrent layers, given a list of weights
+    CELL = auto()  # one step of one
+    MODULE = auto()  # a user's own layer, whole
+    SPREAD = auto()  # a root of a mean square, or its inverse: the first half of a norm written out
     SOFTMAX = auto()
     CONSTANT = auto()  # reads the shape of its arguments, not their numbers
     LIKE = auto()  # its first argument in the form of another
@@ -41,22 +47,55 @@ class Kind(Enum):
 class Rule:
     """One row. names: the function's leading positional arguments, by the names that `lift` reads.
 
-    op: the node's primitive, where the kind leaves a choice. transposed: input channels come first in the weight.
+    op: the node's primitive, where the kind leaves a choice. axes: what the weight's leading dimensions are
+    (`ghn.axes`); those after them are the kernel's. roles: of a user's layer, attribute -> role.
     """
 
     kind: Kind
     names: tuple[str, ...] = ()
     op: Primitive | None = None
-    transposed: bool = False
+    axes: str = "oi"
+    roles: Mapping[str, Role] = field(default_factory=dict)
 
 
 RULES: dict[Any, Rule] = {}
 
 
-def register(function: Callable[..., Any], rule: Rule) -> None:
-    """Adds or replaces a row. `function` is one that a `TorchFunctionMode` sees: any torch function, or a user's
-    own that calls `torch.overrides.handle_torch_function`."""
-    RULES[function] = rule
+def register(layer: Callable[..., Any], rule: Rule | Mapping[str, Role]) -> None:
+    """Adds or replaces a row, for this process.
+
+    layer: a subclass of nn.Module, with the role of each of its parameters ({'kernel': Role.WEIGHT, 'shift':
+    Role.BIAS}; 'part.weight' for one of a module within): in this order they become nodes between what goes into the
+    module and what comes out, and what it calls is not looked at. Or a function that a `TorchFunctionMode` sees, with
+    a Rule: any torch function, an operator of `torch.library`, or a function of your own that calls
+    `torch.overrides.handle_torch_function`. Raises TraceError for a mapping that does not fit.
+    """
+    if isinstance(rule, Mapping):
+        if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
+            raise TraceError(f"{layer!r} is no nn.Module class; register a function with a ghn.tracing.Rule")
+        odd = [name for name, role in rule.items() if role not in LAYER_ROLES]
+        if odd:
+            known = ", ".join(f"Role.{role.name}" for role in LAYER_ROLES)
+            raise TraceError(f"{layer.__name__}.{odd[0]} has the role {rule[odd[0]]!r}; a layer's are {known}")
+        rule = Rule(Kind.MODULE, roles=dict(rule))
+    RULES[layer] = rule
+    forget()
+
+
+def rule_for(layer: type) -> type | None:
+    """The registered class that a module of this class falls under, itself or the nearest above it."""
+    return next((c for c in layer.__mro__ if c in RULES), None)
+
+
+LAYER_ROLES = (
+    Role.WEIGHT,
+    Role.BIAS,
+    Role.NORM_WEIGHT,
+    Role.NORM_BIAS,
+    Role.POSITION,
+    Role.OFFSET,
+    Role.SCALE,
+)
 
 
 def _add(rule: Rule, *names: str) -> None:
@@ -74,13 +113,20 @@ _POOL = ("input", "kernel")
 
 def _layers() -> None:
     _add(Rule(Kind.LAYER, _CONV, Primitive.CONV), "conv1d", "conv2d", "conv3d")
-    transposed = Rule(Kind.LAYER, _TRANSPOSED, Primitive.CONV, transposed=True)
+    transposed = Rule(Kind.LAYER, _TRANSPOSED, Primitive.CONV, axes="io")
     _add(transposed, "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
     register(F.linear, Rule(Kind.LAYER, ("input", "weight", "bias"), Primitive.CONV))
     register(F.bilinear, Rule(Kind.LAYER, ("input", "other", "weight", "bias"), Primitive.CONV))
+    _add(Rule(Kind.LAYER, ("input", "weight"), Primitive.CONV, axes="oio"), "grouped_mm", "_grouped_mm")
     register(F.embedding, Rule(Kind.TABLE, ("input", "weight"), Primitive.POS_ENC))
     register(F.embedding_bag, Rule(Kind.TABLE, ("input", "weight"), Primitive.POS_ENC))
     register(torch.embedding, Rule(Kind.TABLE, ("weight", "input"), Primitive.POS_ENC))
+
+
+def _recurrent() -> None:
+    _add(Rule(Kind.RECURRENT), "lstm", "gru", "rnn_tanh", "rnn_relu")
+    cell = ("input", "state", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    _add(Rule(Kind.CELL, cell), "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 
 
 def _norms() -> None:
@@ -90,6 +136,8 @@ def _norms() -> None:
     register(torch.instance_norm, Rule(Kind.NORM, ("input", "weight", "bias"), Primitive.BN))
     _add(Rule(Kind.NORM, ("input", "shape", "weight", "bias"), Primitive.LN), "layer_norm", "group_norm")
     _add(Rule(Kind.NORM, ("input", "shape", "weight"), Primitive.LN), "rms_norm")
+    _add(Rule(Kind.SPREAD), "sqrt", "sqrt_", "rsqrt", "rsqrt_", "std", "norm")
+    register(torch.linalg.vector_norm, Rule(Kind.SPREAD))
 
 
 def _pools() -> None:
@@ -120,6 +168,7 @@ def _arithmetic() -> None:
     # A difference is a sum to the graph: the same two values meet.
     _add(Rule(Kind.SUM), "add", "add_", "__add__", "__iadd__", "__radd__")
     _add(Rule(Kind.SUM), "sub", "sub_", "subtract", "subtract_", "rsub", "__sub__", "__isub__", "__rsub__")
+    _add(Rule(Kind.SUM), "maximum", "minimum")  # a threshold is an offset
     _add(Rule(Kind.CONCAT), "cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack")
     # Writing a token into a sequence is a concatenation by other means.
     _add(Rule(Kind.CONCAT), "where", "__setitem__", "copy_", "index_put", "index_put_")
@@ -137,5 +186,5 @@ def _shape_code() -> None:
     _add(Rule(Kind.LIKE), "type_as", "expand_as", "view_as", "reshape_as", "to")
 
 
-for _fill in (_layers, _norms, _pools, _attention, _arithmetic, _shape_code):
+for _fill in (_layers, _recurrent, _norms, _pools, _attention, _arithmetic, _shape_code):
     _fill()

@@ -177,6 +177,13 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     return _meta((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first)
 
 
+def _grouped_mm(input: Tensor, weight: Tensor, *, offs: Any = None, bias: Any = None, **_: Any) -> Tensor | None:
+    # The real one takes no other type than bfloat16 on meta.
+    if input.dim() != 2 or weight.dim() != 3 or input.shape[1] != weight.shape[1]:
+        return None
+    return _meta((input.shape[0], weight.shape[2]), input)
+
+
 def _recurrent(input: Tensor, state: Any, weights: Any, *options: Any) -> tuple[Tensor, ...] | None:
     # torch would unroll the sequence; (data, batch_sizes, state, weights...) of a packed one is left to it.
     if not isinstance(weights, list):
@@ -198,6 +205,7 @@ SHORTCUTS: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: _attention,
     F.multi_head_attention_forward: _multihead,
     torch.cat: _cat,
+    **dict.fromkeys((torch._grouped_mm, F.grouped_mm), _grouped_mm),
     **dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu), _recurrent),
     F.softmax: _softmax,
     **dict.fromkeys((F.relu, F.relu6, F.gelu, F.silu, F.hardswish, F.hardsigmoid), _elementwise),
