@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ("ghn", "deepnets_gen", "train", "eval")
+ORDER = ("ghn", "deepnets_gen", "train", "eval", "search")
 ALONE = {
     "dgl": {"ghn/adapters/dgl.py"},
     "networkx": {"ghn/adapters/networkx.py"},
@@ -15,7 +15,8 @@ ALONE = {
     "timm": {"ghn/adapters/zoo.py"},
     "transformers": {"ghn/adapters/zoo.py"},
     "wandb": {"train/log.py"},
-    "pyarrow": {"train/cifar.py", "deepnets_gen/export.py"},
+    "pyarrow": {"train/cifar.py", "deepnets_gen/export.py", "eval/tables.py"},
+    "optuna": {"search/strategies/optuna.py"},
     "h5py": {"deepnets_gen/official.py"},
     "torch_geometric": {"ghn/adapters/pyg.py"},
     "matplotlib": {"train/log.py", "deepnets_gen/plots.py"},
