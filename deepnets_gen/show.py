@@ -3,16 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deepnets_gen.compare import Comparison, against, compare
+from deepnets_gen.page import document, figure, picture, table
 from deepnets_gen.plots import bars, histogram
 from deepnets_gen.published import PUBLISHED, Published
 from deepnets_gen.stats import NODES, NORMAL, REDUCTION, Table, readable
-from ghn.graph import ArchGraph
-from ghn.picture import svg
 from ghn.primitives import Primitive
 
 if TYPE_CHECKING:
@@ -22,19 +21,8 @@ SEED = 0  # of the permutation tests
 LOOKED_AT = 500  # graphs decoded in search of one with a certain node
 SMALL, MIDDLE = 0.05, 0.5  # quantiles of the sizes shown
 STYLE = """
-body{margin:0 auto;max-width:1200px;padding:16px;font:16px/1.5 system-ui,sans-serif;color:#1c2733;background:#fbfbf9}
-h1{font-size:1.6rem;margin:.2em 0}h2{font-size:1.25rem;margin:2em 0 .4em}
-p,figcaption{max-width:46em}figcaption{font-size:.9rem;color:#3d4a57}
-.charts{display:grid;gap:32px 24px;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr))}
-.charts+.charts{margin-top:32px}
-figure{margin:0;min-width:0}.charts svg{width:100%;height:auto;display:block;font-family:system-ui,sans-serif}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}
-th,td{padding:3px 10px;text-align:right;border-bottom:1px solid #dfe3e7;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #8b97a3}
 .funnel{display:grid;grid-template-columns:max-content 1fr max-content;gap:4px 12px;align-items:center;max-width:60em}
 .funnel i{display:block;height:14px;background:#7da7d9;border-radius:3px;min-width:2px}
-.graph{overflow:auto;max-height:900px;border:1px solid #dfe3e7;border-radius:6px;background:#fff;margin:28px 0 6px}
-.graph>svg{display:block}
 """
 STAGES = {
     "sampled": "candidates drawn",
@@ -65,11 +53,7 @@ def page(corpus: "Corpus", ours: Table, theirs: Table | None = None) -> str:
         "the name and the shape of its parameter. Rest the pointer on a box for all of it; boxes scroll.</p>",
         *(_picture(corpus, i, why) for i, why in gallery(corpus)),
     ]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-    title = f"<title>{escape(split)}: {len(corpus):,} architectures</title>"
-    body = "\n".join(parts)
-    head += f"{title}<style>{STYLE}</style>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+    return document(f"{split}: {len(corpus):,} architectures", parts, STYLE)
 
 
 def gallery(corpus: "Corpus") -> Iterator[tuple[int, str]]:
@@ -129,7 +113,7 @@ def _distributions(ours: Table, theirs: Table | None, published: Published | Non
     for name, label, log in charts:
         values, other = ours.numbers[name], theirs.numbers[name] if theirs else None
         chart = histogram(values, label, log=log, theirs=other, published=marks.get(name))
-        figures.append(_figure(chart, _says(name, values, other, marks.get(name))))
+        figures.append(figure(chart, _says(name, values, other, marks.get(name))))
     lines = [f'<div class="charts">{"".join(figures)}</div>']
     said = [_sentence(ours, published)] if published else []
     if theirs:
@@ -173,7 +157,7 @@ def _operations(ours: Table, theirs: Table | None) -> list[str]:
         shares = {k: v for k, v in ours.counts[name].share.items() if v}
         other = theirs.counts[name].share if theirs and name in theirs.counts else None
         what = "nodes" if name == NODES else f"edges of a {name}"
-        figures.append(_figure(bars(shares, f"% of {what}", other), caption))
+        figures.append(figure(bars(shares, f"% of {what}", other), caption))
     return [f'<div class="charts">{"".join(figures)}</div>']
 
 
@@ -186,7 +170,7 @@ def _numbers(ours: Table) -> str:
         for name, s in summary["numbers"].items()
     ]
     shares = [[f"{name}", f"{share:.1%}"] for name, share in summary["traits"].items()]
-    return _table(heads, rows) + "<p></p>" + _table(["", "share of networks"], shares)
+    return table(heads, rows) + "<p></p>" + table(["", "share of networks"], shares)
 
 
 def _comparison(found: Comparison) -> list[str]:
@@ -203,27 +187,13 @@ def _comparison(found: Comparison) -> list[str]:
         "<h2>Against the other draw</h2>",
         "<p>Small p means: unlikely from one distribution. Of twenty comparisons of the same distribution one falls "
         "below 0.05. Effects below 0.2 (d) or 0.1 (V) count as small.</p>",
-        _table(heads, numbers),
+        table(heads, numbers),
         "<p></p>",
-        _table(["", "differs most", "share here", "share there", "effect (Cramér's V)", "p"], kinds),
+        table(["", "differs most", "share here", "share there", "effect (Cramér's V)", "p"], kinds),
     ]
 
 
 def _picture(corpus: "Corpus", i: int, why: str) -> str:
-    graph: ArchGraph = corpus.graph(i)
-    # Nested: the drawing's own rules for text, rect and path must not reach the charts.
-    drawing = svg(graph).replace("<style>", "<style>.graph{").replace("</style>", "}</style>")
+    graph = corpus.graph(i)
     caption = f"{why}: number {i:,} of the corpus, {len(graph)} nodes, {graph.num_params:,} parameters."
-    return f'<figure><div class="graph">{drawing}</div><figcaption>{escape(caption)}</figcaption></figure>'
-
-
-def _figure(content: str, caption: str) -> str:
-    return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    def line(cells: Sequence[Any], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    return f'<div class="wide"><table><thead>{line(heads, "th")}</thead><tbody>{body}</tbody></table></div>'
+    return picture(graph, caption)

@@ -45,9 +45,7 @@ class Cost:
     seconds: float = field(default=0.0, compare=False)
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
-            self.evaluations + other.evaluations, self.images + other.images, self.seconds + other.seconds
-        )
+        return Cost(self.evaluations + other.evaluations, self.images + other.images, self.seconds + other.seconds)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ class SearchImages:
             raise DataError(f"images for search are of {' or '.join(PARTS)}, not {self.part!r}")
 
     @classmethod
-    def load(cls, where: str | Path | None, part: str = "val", count: int | None = None, side: int | None = None) -> Self:
+    def load(
+        cls, where: str | Path | None, part: str = "val", count: int | None = None, side: int | None = None
+    ) -> Self:
         """Images of this part of the set at `where`, as `train.data.load` takes it; `count` of them, evenly by class.
 
         Raises DataError, also where no full set is named: the packaged sample is of test images.

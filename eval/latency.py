@@ -14,8 +14,8 @@ WARM_UP = 3
 class Latency(Evaluator):
     """latency_ms: the median of `repeats` forward passes in eval mode, on one thread, after three that do not count.
 
-    batch: images at a time. Weights are random and batch norms left out, as if folded into the convolutions. No two measurements are the same; keep other work
-    off the machine.
+    batch: images at a time. Weights are random and batch norms left out, as if folded into the convolutions. No two
+    measurements are the same; keep other work off the machine.
     """
 
     metrics = ("latency_ms",)

@@ -51,4 +51,6 @@ def statistics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
 
 
 def _weights(hyper: Hypernet) -> str:
-    return digest(f"{name} {tuple(v.shape)} {v.double().sum().item()!r}" for name, v in hyper.model.state_dict().items())
+    return digest(
+        f"{name} {tuple(v.shape)} {v.double().sum().item()!r}" for name, v in hyper.model.state_dict().items()
+    )

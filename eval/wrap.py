@@ -35,27 +35,6 @@ class _Wrapper(Evaluator):
         return replace(result, evaluator=self.fingerprint)
 
 
-class Cached(_Wrapper):
-    """Scores each network once: what the space knows to be the same, by `Arch.key`, costs nothing the second time."""
-
-    def __init__(self, inner: Evaluator) -> None:
-        super().__init__("cached", [inner])
-        self.inner = inner
-        self._known: dict[tuple[str, int], Result] = {}
-
-    def evaluate(self, archs: Sequence[Arch], seed: int = 0) -> list[Result]:
-        new = {arch.key: arch for arch in archs if (arch.key, seed) not in self._known}
-        found = dict(zip(new, self.inner.evaluate(list(new.values()), seed), strict=True)) if new else {}
-        results = []
-        for arch in archs:
-            first = found.pop(arch.key, None)  # the one that pays
-            if first is not None:
-                self._known[arch.key, seed] = first
-            result = first or replace(self._known[arch.key, seed], cost=Cost())
-            results.append(self._of(replace(result, arch=arch)))
-        return results
-
-
 class Joined(_Wrapper):
     """The metrics of several evaluators together, such as an accuracy and a latency. Fails where one of them does."""
 

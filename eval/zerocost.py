@@ -4,7 +4,9 @@ Every score is of freshly initialised weights (PyTorch's defaults, from the seed
 on batch statistics.
 """
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +67,7 @@ def rectified(model: nn.Module, x: Tensor) -> list[Tensor]:
     seen: list[Tensor] = []
 
     class Watch(TorchFunctionMode):
-        def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN202
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func in RECTIFIERS:
                 seen.append(args[0] > 0)
             return func(*args, **(kwargs or {}))
@@ -76,7 +78,7 @@ def rectified(model: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def synflow(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """log of the sum over all weights of |w dR/dw|, R the sum of the outputs for an image of ones with absolute weights.
+    """log of the sum over all weights of |w dR/dw|, R the sum of the outputs for an image of ones, by absolute weights.
 
     Source: Tanaka et al., NeurIPS 2020, equation 2; without norms as in Abdelfattah et al., ICLR 2021.
     """
@@ -84,11 +86,11 @@ def synflow(model: nn.Module, x: Tensor, y: Tensor) -> float:
     for parameter in model.parameters():
         parameter.data = parameter.data.abs().double()
     out = model.eval()(torch.ones_like(x[:1], dtype=torch.float64)).sum()
-    return sum((p.detach() * g).abs().sum() for p, g in _gradients(out, model)).log().item()
+    return math.log(sum((p.detach() * g).abs().sum().item() for p, g in _gradients(out, model)))
 
 
 def snip(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Sum over the weights of layers of |w dL/dw|. Source: Lee et al., ICLR 2019, as summed by Abdelfattah et al. 2021."""
+    """Sum over the weights of layers of |w dL/dw|. Source: Lee et al., ICLR 2019; Abdelfattah et al., ICLR 2021."""
     grads = _gradients(F.cross_entropy(model(x), y), model)
     return sum((p.detach() * g).abs().sum().item() for p, g in grads)
 
@@ -134,9 +136,7 @@ def flops(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 Score = Callable[[nn.Module, Tensor, Tensor], float]
-SCORES: dict[str, Score] = {
-    f.__name__: f for f in (naswot, synflow, snip, grad_norm, jacov, params, flops)
-}
+SCORES: dict[str, Score] = {f.__name__: f for f in (naswot, synflow, snip, grad_norm, jacov, params, flops)}
 BLIND = ("synflow", "params", "flops")  # that no image decides
 
 
@@ -147,8 +147,8 @@ def _gradients(value: Tensor, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     return [(w, g) for w, g in zip(weights, grads, strict=True) if g is not None]
 
 
-def _norms_left_out(model: nn.Module) -> None:
-    """Makes batch norms pass everything on unchanged, for good."""
+def without_norms(model: nn.Module) -> nn.Module:
+    """The model, its batch norms made to pass everything on unchanged, for good."""
     for module in model.modules():
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):

@@ -1,8 +1,8 @@
 """The driver: asks a strategy, evaluates, keeps what was found, tells the strategy; until the budget is spent."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from eval.evaluator import TEST, Arch, Cost, Evaluator, Result
@@ -13,7 +13,7 @@ from search.objective import Objective
 from search.pareto import front
 from search.strategy import Strategy
 
-FREE = 1000  # batches in a row that cost nothing, after which a search has nothing new to find
+FREE = 1000  # batches in a row that cost nothing (see reuse), after which a search has nothing new to find
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ def search(
     batch: int = 1,
     seed: int = 0,
     executor: Executor | None = None,
+    reuse: bool = False,
     progress: Callable[[Result, Cost], None] = lambda result, spent: None,
     oracle: bool = False,
 ) -> Outcome:
@@ -45,7 +46,8 @@ def search(
     batch: architectures asked for at a time; results are told in the order of asking, so that a run depends on it but
     not on who evaluates. history: results of an earlier run of the same settings are told again in place of being
     evaluated, whatever moment it was killed at, and new ones are added. executor: where architectures are evaluated one
-    by one, in this process where there is none, a whole batch at a time.
+    by one, in this process where there is none, a whole batch at a time. reuse: networks that the space knows to be the
+    same (`Arch.key`) are evaluated once and cost nothing again.
     oracle: let scores see test data, for studies of strategies; no claim about what was found can rest on such a run.
     Raises SearchError where the evaluator sees test data, lacks what the objective reads, or the history is another's.
     """
@@ -53,11 +55,13 @@ def search(
     strategy.objective.check(evaluator.metrics)
     history = History.in_memory() if history is None else history
     recorded = iter(tuple(history))
+    known: dict[str, Result] | None = {} if reuse else None
     spent, free = Cost(), 0
     while free < FREE and (wanted := _wanted(batch, budget.room(spent, evaluator.price))):
         archs = strategy.ask(wanted)
         results = _replayed(archs, recorded)
-        for result in _evaluated(evaluator, archs[len(results) :], seed, executor):
+        _note(known, results)
+        for result in _evaluated(evaluator, archs[len(results) :], seed, executor, known):
             history.append(result)
             results.append(result)
         strategy.tell(results)
@@ -94,13 +98,28 @@ def _replayed(archs: Sequence[Arch], recorded: Iterator[Result]) -> list[Result]
     return found
 
 
+def _note(known: dict[str, Result] | None, results: Sequence[Result]) -> None:
+    if known is not None:
+        for result in results:
+            known.setdefault(result.arch.key, result)
+
+
 def _evaluated(
-    evaluator: Evaluator, archs: Sequence[Arch], seed: int, executor: Executor | None
-) -> Iterable[Result]:
-    """A result for each, in order, as they come."""
-    if executor is None or not archs:
-        return evaluator.evaluate(archs, seed) if archs else []
-    return executor.map(_single, [(evaluator, arch, seed) for arch in archs])
+    evaluator: Evaluator, archs: Sequence[Arch], seed: int, executor: Executor | None, known: dict[str, Result] | None
+) -> Iterator[Result]:
+    """A result for each, in order, as they come; what is known, or comes up twice, is paid for once."""
+    new = list(archs) if known is None else list({a.key: a for a in archs if a.key not in known}.values())
+    if executor is not None:
+        found = executor.map(_single, [(evaluator, arch, seed) for arch in new])
+    else:
+        found = iter(evaluator.evaluate(new, seed) if new else [])
+    for arch in archs:
+        if known is not None and arch.key in known:
+            yield replace(known[arch.key], arch=arch, cost=Cost())
+        else:
+            result = next(found)
+            _note(known, [result])
+            yield result
 
 
 def _single(job: tuple[Evaluator, Arch, int]) -> Result:

@@ -1,6 +1,7 @@
 """Dominance, fronts, crowding and hypervolume of points that are to be maximised."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def front(points: Sequence[Point]) -> list[int]:
 
 
 def ranks(points: Sequence[Point]) -> list[int]:
-    """The number of the front each point is in, from 0: non-dominated sorting. Source: Deb et al. 2002, section III-A."""
+    """The number of the front each point is in, from 0, by non-dominated sorting. Source: Deb et al. 2002, III-A."""
     if not points:
         return []
     x = np.asarray(points, dtype=float)
@@ -78,4 +79,4 @@ def _volume(x: np.ndarray) -> float:
     """Slices between the levels of the last axis."""
     levels = np.unique(x[:, 2])
     edges = np.concatenate([[0.0], levels])
-    return float(sum((b - a) * _area(x[x[:, 2] >= b][:, :2]) for a, b in zip(edges[:-1], edges[1:], strict=True)))
+    return float(sum((b - a) * _area(x[x[:, 2] >= b][:, :2]) for a, b in pairwise(edges)))

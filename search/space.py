@@ -76,6 +76,10 @@ class SearchSpace(ABC):
 
         return deepnets_gen.graph(self.genotype(arch.genes), num_classes, image_size)
 
+    def describe(self, arch: Arch) -> str:
+        """The architecture in words."""
+        return ", ".join(f"{name} {choice}" for name, choice in self.choices(arch).items())
+
     def picture(self, arch: Arch) -> "ArchGraph":
         """The graph that stands for the architecture in a drawing."""
         return self.graph(arch)
@@ -94,7 +98,9 @@ class SearchSpace(ABC):
             raise SearchError(f"{self.name} has {len(self.variables)} variables, {len(genes)} genes were given")
         for gene, variable in zip(genes, self.variables, strict=True):
             if type(gene) is not int or not 0 <= gene < len(variable.choices):
-                raise SearchError(f"{self.name}: {variable.name} has {len(variable.choices)} choices, not number {gene}")
+                raise SearchError(
+                    f"{self.name}: {variable.name} has {len(variable.choices)} choices, not number {gene}"
+                )
         genes = self._canonical(genes)
         if not self.valid(genes):
             raise SearchError(f"{self.name}: genes {list(genes)} make no network; change one, or sample")

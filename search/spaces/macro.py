@@ -19,8 +19,9 @@ TABLE = Table(
     ("arch",),
     lambda row: _digits(row),
     {
-        **{name: "test" for name in ("test_acc_mean", "test_acc_0", "test_acc_1", "test_acc_2")},
-        **{"params": NOTHING, "flops": NOTHING},
+        **dict.fromkeys(("test_acc_mean", "test_acc_0", "test_acc_1", "test_acc_2"), "test"),
+        "params": NOTHING,
+        "flops": NOTHING,
     },
 )
 

@@ -1,6 +1,6 @@
 """The MnasNet space of Accel-NASBench: seven stages of inverted residuals, each with a form of its own.
 
-Source: Tan et al., CVPR 2019 (the factorised space); Ahmad et al., DATE 2024 (these choices, and real ImageNet results).
+Source: Tan et al., CVPR 2019 (the factorised space); Ahmad et al., DATE 2024 (these choices, with ImageNet results).
 """
 
 from deepnets_gen.spaces.mobile import MobileGenotype, Stage
@@ -36,7 +36,8 @@ TABLE = Table(
     tuple(v.name for v in VARIABLES),
     _genes,
     {
-        **{"val_top1": "val", "val_top5": "val"},
+        "val_top1": "val",
+        "val_top5": "val",
         **dict.fromkeys(("train_time", "macs", "params", "latency_zcu102", "latency_vck190"), NOTHING),
         **dict.fromkeys(("throughput_a100", "throughput_3090", "throughput_tpuv2", "throughput_tpuv3"), NOTHING),
     },

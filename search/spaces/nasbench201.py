@@ -4,7 +4,7 @@ import ast
 from collections.abc import Mapping
 from functools import cache
 
-from deepnets_gen.spaces.nasbench201 import EDGES, KERNELS, NONE, OPS, Nasbench201Genotype, live_edges
+from deepnets_gen.spaces.nasbench201 import EDGES, KERNELS, NONE, OPS, Nasbench201Genotype, cell_text, live_edges
 from deepnets_gen.spaces.nasbench201 import num_params_published as published
 from eval.evaluator import Arch
 from eval.tables import NOTHING, Row, Table
@@ -44,7 +44,8 @@ MAIN = Table(
         **{f"{data}_test_{epochs}": "test" for data in ("cifar10", "cifar100", "in16") for epochs in (12, 200)},
         **{f"cifar10_test_200_seed{seed}": "test" for seed in range(3)},
         **{f"lat_ms_{device}": NOTHING for device in DEVICES},
-        **{"params_m_c10_formula": NOTHING, "macs_m_c10_formula": NOTHING},
+        "params_m_c10_formula": NOTHING,
+        "macs_m_c10_formula": NOTHING,
     },
 )
 SUPERNETS = Table(
@@ -92,6 +93,10 @@ class Nasbench201(SearchSpace):
             "paths": len(paths),
             "skips": arch.genes.count(SKIP),
         }
+
+    def describe(self, arch: Arch) -> str:
+        """The benchmark's text for the cell."""
+        return cell_text(operations(arch.genes))
 
     def picture(self, arch: Arch) -> ArchGraph:
         import deepnets_gen
