@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from eval.certify import Certificate
     from eval.evaluator import Cost, Evaluator, Result
+    from eval.tabular import Tabular
     from search.driver import Outcome
     from search.evaluators import Resources
     from search.objective import Objective

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +11,8 @@ from eval.evaluator import Cost, Result
 from ghn.files import write
 from search.errors import SearchError
 from search.space import SearchSpace
+
+SYNC = 1.0  # seconds between waits for the disk, which take longer than looking a score up
 
 
 class History:
@@ -20,7 +23,7 @@ class History:
 
     def __init__(self, results: list[Result], file: Any = None) -> None:
         self.results = results
-        self._file = file
+        self._file, self._synced = file, 0.0
 
     @classmethod
     def in_memory(cls) -> Self:
@@ -44,16 +47,22 @@ class History:
         return cls(results, file)
 
     def append(self, result: Result) -> None:
-        """Adds a result; when this returns, it is on the disk."""
+        """Adds a result; when this returns, no kill of the process takes it away again."""
         self.results.append(result)
         if self._file is not None:
             self._file.write((json.dumps(to_record(result)) + "\n").encode())
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if time.monotonic() - self._synced > SYNC:
+                self._sync()
 
     def close(self) -> None:
         if self._file is not None:
+            self._sync()
             self._file.close()
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
 
     def __len__(self) -> int:
         return len(self.results)
