@@ -115,7 +115,8 @@ class SpaceCase:
     def test_genes_without_effect_are_set_to_0(self, space: SearchSpace, some: list[Arch]) -> None:
         for arch in some:
             active = space.active(arch.genes)
-            changed = [g if counts else len(v.choices) - 1 for g, counts, v in zip(arch.genes, active, space.variables)]
+            rows = zip(arch.genes, active, space.variables, strict=True)
+            changed = [g if counts else len(v.choices) - 1 for g, counts, v in rows]
             assert space.arch(changed) == arch
 
     def test_what_is_wrong_is_told(self, space: SearchSpace, some: list[Arch]) -> None:

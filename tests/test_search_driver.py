@@ -1,4 +1,4 @@
-"""The driver: budgets are kept, killed runs go on to the same result, workers change nothing, test data stays unseen."""
+"""The driver: budgets are kept, killed runs go on to the same result, workers change nothing, tests stay unseen."""
 
 import json
 import os
