@@ -6,8 +6,9 @@ from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ghn.cli import positive
 from search import rank_cli
-from search.options import EVALUATORS, LOWER, add_common, drawn, resources_of, scored, traits_of, write_json
+from search.options import EVALUATORS, LOWER, add_common, drawn, resources_of, scored, traits_of, whole, write_json
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -58,10 +59,14 @@ def _register_search(commands: Any) -> None:
     p.add_argument("--limit", action="append", default=[], metavar="METRIC=MOST", help="such as flops=6e7")
     p.add_argument("--neighbors", type=int, metavar="N", help="score the mean over N neighbours too")
     p.add_argument("--warm", metavar="E:N", help="begin with the best of N random architectures by this evaluator")
-    p.add_argument("--batch", type=int, default=1, metavar="N", help="architectures asked for at a time (default 1)")
-    p.add_argument("--workers", type=int, default=0, metavar="N", help="processes that evaluate (default: this one)")
+    p.add_argument(
+        "--batch", type=positive, default=1, metavar="N", help="architectures asked for at a time (default 1)"
+    )
+    p.add_argument("--workers", type=whole, default=0, metavar="N", help="processes that evaluate (default: this one)")
     p.add_argument("--truth", metavar="METRIC", help="a column to report and certify with after the search")
-    p.add_argument("--certify", type=int, default=200, metavar="N", help="architectures to certify on (default 200)")
+    p.add_argument(
+        "--certify", type=positive, default=200, metavar="N", help="architectures to certify on (default 200)"
+    )
     p.add_argument("--repeat", action="store_true", help="evaluate, and charge, a network again when it comes up again")
     p.add_argument("--oracle", action="store_true", help="let scores see test data, to study strategies; marks the run")
     add_common(p)

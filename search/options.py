@@ -8,6 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from ghn.cli import positive
+
 if TYPE_CHECKING:
     from eval.evaluator import Arch, Evaluator, Result
     from search.evaluators import Resources
@@ -38,7 +40,12 @@ def add_common(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--images", type=int, default=256, metavar="N", help="that a score sees, evenly by class (default 256)"
     )
-    p.add_argument("--image-size", type=int, metavar="S", help="side in pixels (default: theirs)")
+    p.add_argument("--image-size", type=positive, metavar="S", help="side in pixels (default: theirs)")
+
+
+def whole(text: str) -> int:
+    """The whole number from 0 on that an argument gives."""
+    return 0 if text == "0" else positive(text)
 
 
 def resources_of(args: argparse.Namespace) -> "Resources":

@@ -27,7 +27,9 @@ def pap(predicted: np.ndarray, labels: np.ndarray) -> list[int]:
     return kept or list(range(len(predicted)))
 
 
-def pie(predicted: np.ndarray, labels: np.ndarray, count: int, alpha: float = 0.5, first: int | None = None) -> list[int]:
+def pie(
+    predicted: np.ndarray, labels: np.ndarray, count: int, alpha: float = 0.5, first: int | None = None
+) -> list[int]:
     """Pruning by information entropy: `count` members, chosen one by one for being unlike those chosen and like the
     truth.
 

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from ghn.cli import positive
 from search.options import EVALUATORS, LOWER, add_common, drawn, resources_of, scored, traits_of, write_json
 
 
@@ -19,9 +20,9 @@ def register(commands: Any) -> None:
     p.add_argument(
         "--truth", required=True, metavar="METRIC", help="the column of the space's tables that is the truth"
     )
-    p.add_argument("--n", type=int, default=200, metavar="N", help="random architectures (default 200)")
+    p.add_argument("--n", type=positive, default=200, metavar="N", help="random architectures (default 200)")
     p.add_argument(
-        "--seeds", type=int, default=1, metavar="K", help="times each is scored, with other seeds (default 1)"
+        "--seeds", type=positive, default=1, metavar="K", help="times each is scored, with other seeds (default 1)"
     )
     add_common(p)
     p.set_defaults(handler=run_rank)

@@ -1,6 +1,7 @@
 """Every evaluator conforms; scores against slow loops and known networks; what wrappers make of them."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -331,7 +332,7 @@ def test_synflow_is_the_same_in_every_layer_of_a_chain() -> None:
     """Tanaka et al. 2020: |w dR/dw| summed over a layer is conserved; here each layer's sum is R."""
     torch.manual_seed(0)
     widths = (12, 7, 9, 4)
-    layers = [nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:], strict=False)]
+    layers = [nn.Linear(a, b, bias=False) for a, b in pairwise(widths)]
     chain = nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
     out = torch.ones(12, dtype=torch.float64)
     for layer in layers:
