@@ -16,7 +16,15 @@ def dominates(one: Point, other: Point) -> bool:
 
 def front(points: Sequence[Point]) -> list[int]:
     """Places of the points that no other dominates, in order; of equal points all."""
-    return [i for i, rank in enumerate(ranks(points)) if rank == 0]
+    x = np.asarray(points, dtype=float)
+    best: list[int] = []
+    for i in (
+        np.lexsort(x.T[::-1])[::-1].tolist() if len(x) else []
+    ):  # from the largest: later ones dominate none before
+        ahead = x[best]
+        if not ((ahead >= x[i]).all(1) & (ahead > x[i]).any(1)).any():
+            best.append(i)
+    return sorted(best)
 
 
 def ranks(points: Sequence[Point]) -> list[int]:

@@ -172,6 +172,7 @@ def test_ranks_are_fronts_of_what_is_left(x: np.ndarray) -> None:
         best = [i for i in left if not any(dominates(x[j], x[i]) for j in left)]
         assert best == [i for i in left if found[i] == number]
         left, number = [i for i in left if i not in best], number + 1
+    assert front(x.tolist()) == [i for i, rank in enumerate(found) if rank == 0]
 
 
 @given(points)
