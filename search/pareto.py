@@ -18,9 +18,8 @@ def front(points: Sequence[Point]) -> list[int]:
     """Places of the points that no other dominates, in order; of equal points all."""
     x = np.asarray(points, dtype=float)
     best: list[int] = []
-    for i in (
-        np.lexsort(x.T[::-1])[::-1].tolist() if len(x) else []
-    ):  # from the largest: later ones dominate none before
+    falling = np.lexsort(x.T[::-1])[::-1].tolist() if len(x) else []  # none dominates one that comes before it
+    for i in falling:
         ahead = x[best]
         if not ((ahead >= x[i]).all(1) & (ahead > x[i]).any(1)).any():
             best.append(i)

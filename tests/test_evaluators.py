@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from deepnets_gen.spaces.nasbench201 import OPS
 from eval.evaluator import Arch, Evaluator, checked, fingerprint
 from eval.images import SearchImages, balanced
 from eval.latency import Latency
+from eval.learned import Learned, pairwise_loss
 from eval.predicted import Predicted, statistics
+from eval.rank import kendall
 from eval.score import score
 from eval.tabular import Tabular
 from eval.trained import Schedule, Trained
@@ -268,6 +271,37 @@ class Constant(Evaluator):
 
     def measure(self, arch: Arch, seed: int) -> tuple[dict[str, float], int]:
         return {self.metrics[0]: self.value}, 0
+
+
+class TestLearned(OnToys):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def evaluator(cls) -> Evaluator:
+        return Learned(Toy().encode, _labels(40), "val")
+
+    def test_orders_what_it_never_saw_and_sees_what_its_labels_saw(self, evaluator: Evaluator) -> None:
+        others = [arch for arch, _ in _labels(120)[40:]]
+        scores = np.array([r.metrics["rank_score"] for r in evaluator.evaluate(others)])
+        assert kendall(scores, np.array([sum(a.genes) for a in others])) > 0.8
+        assert Learned(Toy().encode, _labels(40), "test").sees == {"test"}
+        assert Learned(Toy().encode, _labels(40), "val").evaluate(toys()) == evaluator.evaluate(toys())
+        with pytest.raises(GHNError, match="5 labelled architectures"):
+            Learned(Toy().encode, _labels(3), "val")
+
+
+def _labels(count: int) -> list[tuple[Arch, float]]:
+    archs = [Toy().sample(Random(i)) for i in range(count)]
+    return [(arch, float(sum(arch.genes))) for arch in archs]
+
+
+def test_the_ranking_loss_by_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    scores, truth = rng.normal(size=7), rng.integers(0, 3, 7)
+    pairs = [(i, j) for i in range(7) for j in range(7) if truth[i] != truth[j]]
+    wanted = [math.log1p(math.exp(-(scores[i] - scores[j]) * np.sign(truth[i] - truth[j]))) for i, j in pairs]
+    found = pairwise_loss(torch.from_numpy(scores), torch.from_numpy(truth))
+    assert found.item() == pytest.approx(np.mean(wanted))
+    assert pairwise_loss(torch.ones(3), torch.ones(3)).item() == 0
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=12))

@@ -15,6 +15,7 @@ from search_cases import SHARED, TABLES, needs_tables
 
 from eval.certify import certify
 from eval.evaluator import Arch, Cost, Evaluator, Result
+from eval.learned import Learned
 from eval.rank import kendall, percentiles, precision, top
 from eval.tabular import Tabular
 from eval.wrap import Cascade, Joined, Neighborhood, Partitioned
@@ -152,7 +153,8 @@ def test_more_supernets_find_better_cells() -> None:
 
 
 def test_a_cascade_saves_what_it_charges() -> None:
-    """One-shot scores throw out the worse half; 12-epoch training is paid for the rest: as good, half of it trained."""
+    """One-shot scores throw out the worse half, 12-epoch training is paid for the rest. It does not pay: what is thrown
+    out holds many of the best, so that random search with as many evaluations and no filter finds better (93.95)."""
     metric = "cifar10_valid_12"
     sample = [SPACE.arch(genes) for genes in Random(0).sample(cells(), 200)]
     cascade = Cascade.above_quantile(table("one_shot_acc"), table(metric), "one_shot_acc", sample, 0.5)
@@ -165,7 +167,24 @@ def test_a_cascade_saves_what_it_charges() -> None:
         0.5, abs=0.06
     )
     reached = statistics.fmean(table(TRUTH).values[o.best[0].arch.genes] for o in outcomes)
-    assert reached > 93.7
+    assert reached == pytest.approx(93.6, abs=0.25)
+
+
+@pytest.mark.slow
+def test_a_ranking_loss_learns_from_few_labels_what_squared_errors_do_not() -> None:
+    """50 labelled cells, tau on 500 others: measured before 0.56 by pairs and 0.33 by values, with another network."""
+    taus: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(2):
+        drawn = Random(seed).sample(cells(), 550)
+        labels = [(SPACE.arch(genes), table(TRUTH).values[genes]) for genes in drawn[:50]]
+        others = [SPACE.arch(genes) for genes in drawn[50:]]
+        truth = np.array([table(TRUTH).values[a.genes] for a in others])
+        for pairs in taus:
+            ranker = Learned(SPACE.encode, labels, "test", pairs=pairs, seed=seed)
+            scores = np.array([r.metrics["rank_score"] for r in ranker.evaluate(others)])
+            taus[pairs].append(kendall(scores, truth))
+    assert statistics.fmean(taus[True]) > statistics.fmean(taus[False]) + 0.05
+    assert statistics.fmean(taus[True]) > 0.45
 
 
 # NAS-Bench-Macro: accuracy against multiply-adds. It has test accuracies alone, hence the oracle.

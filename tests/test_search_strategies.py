@@ -16,7 +16,7 @@ from search.budget import Budget
 from search.driver import search
 from search.errors import SearchError
 from search.objective import Limit, Maximise, Minimise, Objective, Reward, maximise
-from search.pareto import crowding, dominates, hypervolume, ranks
+from search.pareto import crowding, dominates, front, hypervolume, ranks
 from search.strategies import STRATEGIES, make_strategy
 from search.strategy import Strategy
 
