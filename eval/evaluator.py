@@ -69,6 +69,9 @@ class Networks(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def degree(self) -> int: ...
+
     def build(self, arch: Arch, num_classes: int = 10, image_size: int = 32) -> "nn.Module": ...
 
     def graph(self, arch: Arch, num_classes: int = 10, image_size: int = 32) -> "ArchGraph": ...
@@ -102,7 +105,7 @@ class Evaluator(ABC):
         metrics, images, error = {}, 0, None
         try:
             metrics, images = self.measure(arch, seed)
-        except (GHNError, ArithmeticError, RuntimeError) as reason:  # RuntimeError: what torch raises
+        except (GHNError, ArithmeticError, RuntimeError, ValueError) as reason:  # the last two: what torch raises
             error = " ".join(str(reason).split())[:300] or type(reason).__name__
         cost = Cost(1, images, time.perf_counter() - began)
         return checked(Result(arch, metrics, cost, self.fingerprint, seed, error))

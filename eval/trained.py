@@ -86,6 +86,7 @@ class Trained(Evaluator):
             with drawing(mixed(own, epoch, DROPOUT)):
                 self._epoch(model.train(), optimiser, own, epoch)
             if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
                 write(file, save(_tensors(model, optimiser, epoch + 1)))
 
     def _epoch(self, model: nn.Module, optimiser: torch.optim.SGD, own: int, epoch: int) -> None:

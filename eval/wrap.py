@@ -79,7 +79,7 @@ class Neighborhood(_Wrapper):
         self.inner, self.space, self.count, self.aggregate = inner, space, count, aggregate
         if aggregate not in AGGREGATES or (count is not None and count < 1):
             raise GHNError(f"a neighbourhood needs one neighbour or more and one of {', '.join(AGGREGATES)}")
-        self.price = inner.price * (1 + (count if count is not None else self._most()))
+        self.price = inner.price * (1 + (space.degree if count is None else count))
 
     def evaluate(self, archs: Sequence[Arch], seed: int = 0) -> list[Result]:
         groups = [[arch, *self._chosen(arch, seed)] for arch in archs]
@@ -97,9 +97,6 @@ class Neighborhood(_Wrapper):
         if self.count is None or self.count >= len(ways):
             return ways
         return Random(f"neighborhood {seed} {arch.genes}").sample(ways, self.count)
-
-    def _most(self) -> int:
-        return sum(len(v.choices) - 1 for v in getattr(self.space, "variables", ()))
 
 
 class Partitioned(_Wrapper):

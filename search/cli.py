@@ -2,8 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from ghn.cli import positive
@@ -11,8 +11,6 @@ from search import rank_cli
 from search.options import EVALUATORS, LOWER, add_common, drawn, resources_of, scored, traits_of, whole, write_json
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from eval.certify import Certificate
     from eval.evaluator import Cost, Evaluator, Result
     from eval.tabular import Tabular
@@ -62,7 +60,9 @@ def _register_search(commands: Any) -> None:
     p.add_argument(
         "--batch", type=positive, default=1, metavar="N", help="architectures asked for at a time (default 1)"
     )
-    p.add_argument("--workers", type=whole, default=0, metavar="N", help="processes that evaluate (default: this one)")
+    p.add_argument(
+        "--workers", type=whole, default=0, metavar="N", help="processes that evaluate (default: this one alone)"
+    )
     p.add_argument("--truth", metavar="METRIC", help="a column to report and certify with after the search")
     p.add_argument(
         "--certify", type=positive, default=200, metavar="N", help="architectures to certify on (default 200)"
@@ -82,6 +82,7 @@ def run_search(args: argparse.Namespace) -> int:
     from search.history import History
     from search.report import search_page
     from search.strategies import make_strategy
+    from search.workers import processes
 
     resources, budget = resources_of(args), Budget.parse(args.budget)
     space, evaluator = resources.space, _evaluator(args, resources)
@@ -93,12 +94,12 @@ def run_search(args: argparse.Namespace) -> int:
     header, path = _header(args, evaluator, objective), args.out / "history.jsonl"
     with (
         History.open(path, header, space) as history,
-        _workers(args.workers) as executor,
+        processes(args.workers, evaluator) as (executor, working),
         closing(_Bar(budget.evaluations, objective, len(history))) as bar,
     ):
         outcome = search(
             strategy,
-            evaluator,
+            working,
             budget,
             history=history,
             batch=args.batch,
@@ -212,25 +213,6 @@ def _header(args: argparse.Namespace, evaluator: "Evaluator", objective: "Object
     names = ("space", "strategy", "set", "budget", "batch", "seed", "warm", "repeat", "oracle")
     settings = {name: getattr(args, name) for name in names}
     return {"format": 1, **settings, "evaluator": evaluator.fingerprint, "objective": objective.to_dict()}
-
-
-@contextmanager
-def _workers(count: int) -> "Generator[Executor | None]":
-    """Processes of one thread each; None for 0."""
-    if count < 1:
-        yield None
-        return
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_one_thread) as pool:
-        yield pool
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 class _Bar:

@@ -4,10 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eval.evaluator import Evaluator
 from search.errors import SearchError
 from search.space import SearchSpace
+
+if TYPE_CHECKING:
+    from eval.images import SearchImages
+    from ghn.hyper import Hypernet
 
 ZERO_COST = ("naswot", "synflow", "snip", "grad_norm", "jacov", "params", "flops")  # told without waiting for torch
 
@@ -45,13 +50,13 @@ class Resources:
         return MAKERS[name](self, name, argument)
 
     @cached_property
-    def hyper(self):
+    def hyper(self) -> "Hypernet":
         import ghn
 
         return ghn.load(self.checkpoint)
 
     @cached_property
-    def val(self):
+    def val(self) -> "SearchImages":
         from eval.images import SearchImages
 
         return SearchImages.load(self.data, "val", self.images, self.side)

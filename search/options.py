@@ -50,10 +50,13 @@ def whole(text: str) -> int:
 
 def resources_of(args: argparse.Namespace) -> "Resources":
     """What evaluators are made from; makes the folder of the run, so that nothing is calculated in vain."""
+    import torch
+
     from ghn.errors import GHNError
     from search.evaluators import Resources
     from search.spaces import make_space
 
+    torch.set_num_threads(1)  # so that workers, of one thread each, find the same to the bit
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -65,7 +68,7 @@ def resources_of(args: argparse.Namespace) -> "Resources":
         args.checkpoint,
         args.images,
         args.image_size,
-        folder=args.out,
+        folder=args.out / "training",
     )
 
 

@@ -91,6 +91,11 @@ class SearchSpace(ABC):
         """Combinations of choices, those that make no network among them."""
         return math.prod(len(v.choices) for v in self.variables)
 
+    @cached_property
+    def degree(self) -> int:
+        """The most neighbours that an architecture has."""
+        return sum(len(v.choices) - 1 for v in self.variables)
+
     def arch(self, genes: Sequence[int]) -> Arch:
         """The architecture; genes without effect are set to 0. Raises SearchError where it is none of this space."""
         genes = tuple(genes)

@@ -43,6 +43,13 @@ def test_nothing_imports_to_its_right(package: str) -> None:
         assert not imports(path) & right, path
 
 
+def test_discrete_strategies_import_neither_torch_nor_ghn() -> None:
+    files = list((ROOT / "search" / "strategies").glob("*.py"))
+    assert len(files) > 4
+    for path in files:
+        assert not imports(path) & {"torch", "ghn", "numpy"}, path
+
+
 def test_optional_libraries_have_one_place_each() -> None:
     places = defaultdict(set)
     for package in ORDER:
