@@ -24,19 +24,28 @@ JITTER = 1e-5  # of jacov's eigenvalues
 
 
 class ZeroCost(Evaluator):
-    """One of SCORES. images: one batch of these decides; 'params' and 'flops' take their size alone from it.
+    """One of SCORES. images: one batch of these decides; those of BLIND need none.
 
-    Raises ModelError for a score that there is not.
+    image_size, classes: of the networks, where no images say. Raises ModelError for a score that there is not, or
+    without the images that it needs.
     """
 
-    def __init__(self, score: str, space: Networks, images: SearchImages) -> None:
+    def __init__(
+        self, score: str, space: Networks, images: SearchImages | None, image_size: int = 32, classes: int = 10
+    ) -> None:
         if score not in SCORES:
             raise ModelError(f"no zero-cost score {score!r}; there are {', '.join(SCORES)}")
         self.metrics, self.space = (score,), space
-        needs_images = score not in BLIND
-        self.sees = frozenset({images.part} if needs_images else ())
-        self.classes, (self.x, self.y) = len(images.images.classes), next(images.images.batches(len(images.images)))
-        self.fingerprint = fingerprint(f"zerocost.{score}", space=space.name, images=images.content)
+        if score in BLIND:
+            side = images.images.side if images else image_size
+            self.classes = len(images.images.classes) if images else classes
+            self.x, self.y, content = torch.zeros(2, 3, side, side), torch.zeros(2).long(), [side, self.classes]
+        elif images is None:
+            raise ModelError(f"{score} needs images of the training or validation part")
+        else:
+            self.sees, content = frozenset({images.part}), images.content
+            self.classes, (self.x, self.y) = len(images.images.classes), next(images.images.batches(len(images.images)))
+        self.fingerprint = fingerprint(f"zerocost.{score}", space=space.name, images=content)
 
     def measure(self, arch: Arch, seed: int) -> tuple[dict[str, float], int]:
         name = self.metrics[0]

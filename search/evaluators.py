@@ -75,9 +75,9 @@ def _predicted(r: Resources, name: str, argument: str) -> Evaluator:
 
 
 def _zerocost(r: Resources, name: str, argument: str) -> Evaluator:
-    from eval.zerocost import ZeroCost
+    from eval.zerocost import BLIND, ZeroCost
 
-    return ZeroCost(name, r.space, r.val)
+    return ZeroCost(name, r.space, None if name in BLIND else r.val, r.side or 32)
 
 
 def _trained(r: Resources, name: str, argument: str) -> Evaluator:

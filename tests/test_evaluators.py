@@ -485,3 +485,5 @@ def test_what_is_wrong_with_a_table_is_told(tmp_path: Path, monkeypatch: pytest.
         Tabular(SMALL.tables, "cifar10_valid_12", tmp_path)
     with pytest.raises(ModelError, match="no zero-cost score"):
         ZeroCost("nonsense", SMALL, noise())
+    with pytest.raises(ModelError, match="needs images"):
+        ZeroCost("naswot", SMALL, None)

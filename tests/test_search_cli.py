@@ -112,6 +112,14 @@ def test_images_decide_where_they_are_asked_for(tmp_path: Path, pictures: Path) 
     assert json.loads((tmp_path / "run" / "result.json").read_text())["certificate"] is None
 
 
+def test_what_needs_no_images_asks_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GHN_DATA", raising=False)
+    words = ["search", "--space", "deepnets", "--strategy", "nsga2", "--evaluator", "synflow+flops", "--budget", "8"]
+    words += ["--maximise", "synflow", "--minimise", "flops", "--checkpoint", "none", "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert json.loads((tmp_path / "result.json").read_text())["spent"]["images"] == 0
+
+
 def test_area_begins_with_the_best_by_a_cheap_score(tmp_path: Path) -> None:
     words = [*VALID, "--strategy", "evolution", "--set", "population=8", "--set", "sample=3", "--budget", "12"]
     words += ["--warm", "tabular:params_m_c10_formula:50", "--checkpoint", "none", "--out", str(tmp_path)]
