@@ -36,7 +36,10 @@ class _Wrapper(Evaluator):
 
 
 class Joined(_Wrapper):
-    """The metrics of several evaluators together, such as an accuracy and a latency. Fails where one of them does."""
+    """The metrics of several evaluators together, such as an accuracy and a latency. Fails where one of them does.
+
+    An architecture counts as evaluated as often as by the one that counts most: once, where all look at it once.
+    """
 
     def __init__(self, inner: Sequence[Evaluator]) -> None:
         super().__init__("joined", inner)
@@ -44,7 +47,6 @@ class Joined(_Wrapper):
         self.metrics = tuple(name for e in inner for name in e.metrics)
         if len(set(self.metrics)) < len(self.metrics):
             raise GHNError(f"two evaluators give the same metric: {', '.join(sorted(self.metrics))}; leave one out")
-        self.price = sum(e.price for e in inner)
 
     def evaluate(self, archs: Sequence[Arch], seed: int = 0) -> list[Result]:
         columns = [e.evaluate(archs, seed) for e in self.inner]
@@ -201,6 +203,7 @@ def _merged(rows: Sequence[Result]) -> Result:
     cost = sum((r.cost for r in rows), Cost())
     error = next((r.error for r in rows if r.error is not None), None)
     metrics = {name: value for r in rows for name, value in r.metrics.items()} if error is None else {}
+    cost = replace(cost, evaluations=max(r.cost.evaluations for r in rows))
     return replace(rows[0], metrics=metrics, cost=cost, error=error)
 
 

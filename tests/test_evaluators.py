@@ -202,7 +202,8 @@ class TestJoined(OnToys):
     def test_metrics_and_costs_are_united(self, evaluator: Evaluator) -> None:
         found = evaluator.evaluate(toys())
         assert found[0].metrics == {"total": 7.0, "largest": 3.0, "speed": 2.0}
-        assert found[0].cost.evaluations == evaluator.price == 2
+        assert found[0].cost.evaluations == evaluator.price == 1
+        assert found[0].cost.images == 10
         assert found[3].error == "the last digit is 3"
         with pytest.raises(GHNError, match="same metric"):
             Joined([Digits(), Digits()])

@@ -227,14 +227,14 @@ FORMS: dict[str, tuple[Callable[[], Objective], str, dict[str, int]]] = {
 
 
 def test_nsga2_covers_the_front_and_the_hard_reward_its_one_point() -> None:
-    """300 evaluations, 12 seeds: NSGA-II covers more than random search, which covers more than the hard reward; that
-    comes closest to the best under the limit, 92.57, as does a limit without any reward."""
+    """300 evaluations, 12 seeds. Measured before, hypervolume: NSGA-II 0.976, random 0.939, hard reward 0.906, which
+    comes closest to the best under the limit, 92.57, as does a limit without any reward: 92.52."""
     reached = {name: _macro(make(), way, 12, **settings) for name, (make, way, settings) in FORMS.items()}
-    assert reached["nsga2"][0] > reached["random"][0] + 0.015 > reached["hard"][0] + 0.03
-    assert reached["nsga2"][0] > 0.94
+    volumes = [reached[name][0] for name in ("nsga2", "random", "hard")]
+    assert volumes == pytest.approx([0.976, 0.939, 0.906], abs=0.02)
+    assert volumes == sorted(volumes, reverse=True)
     assert reached["hard"][1] > reached["random"][1]
-    assert reached["hard"][1] == pytest.approx(92.5, abs=0.12)
-    assert reached["limit"][1] == pytest.approx(92.5, abs=0.12)
+    assert [reached[name][1] for name in ("hard", "limit")] == pytest.approx([92.52, 92.52], abs=0.07)
     best = max(acc for acc, flops in everything() if flops >= -6e7)
     assert best == pytest.approx(92.57, abs=0.005)
 
