@@ -1,6 +1,10 @@
-"""Charts of a corpus as SVG text, by matplotlib; imported only here. The same numbers give the same bytes."""
+"""Charts of corpora, scores and searches as SVG text, by matplotlib; imported only here.
+
+The same numbers give the same bytes.
+"""
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -77,6 +81,28 @@ def bars(shares: Mapping[str, float], label: str, theirs: Mapping[str, float] | 
         axes.invert_yaxis()
         axes.set(xlabel=label, ylim=(len(shares) - 0.4, -0.6))
         return drawing.svg(label)
+
+
+def scatter(x: np.ndarray, y: np.ndarray, labels: tuple[str, str], name: str) -> str:
+    """A point for each pair. labels: of the axes. name: of the chart, unlike any other on its page."""
+    with _figure(SIZE) as drawing:
+        drawing.axes.plot(x, y, "o", color=OURS, markersize=3.5, alpha=0.6, markeredgewidth=0)
+        drawing.axes.set(xlabel=labels[0], ylabel=labels[1])
+        return drawing.svg(name)
+
+
+def steps(
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]], labels: tuple[str, str], name: str, *, dots: bool = False
+) -> str:
+    """Lines of (x, y) that stay level between points. dots: mark the points. labels, name: as for `scatter`."""
+    with _figure(SIZE) as drawing:
+        marker = "o" if dots else ""
+        for (label, (x, y)), colour in zip(lines.items(), itertools.cycle((OURS, THEIRS, PAPER, INK))):
+            drawing.axes.step(x, y, where="post", color=colour, label=label, marker=marker, markersize=3.5)
+        drawing.axes.set(xlabel=labels[0], ylabel=labels[1])
+        if len(lines) > 1:
+            drawing.axes.legend(fontsize=9)
+        return drawing.svg(name)
 
 
 class _figure:

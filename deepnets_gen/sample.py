@@ -30,7 +30,7 @@ def candidate(rng: Random, axes: Axes) -> Genotype | None:
     normal = _cell(rng, steps, OPS)
     reduce = _cell(rng, steps, (NONE, *POOLING) if only_pool else OPS)
     concat = _concat(rng, steps)
-    if not _allowed(normal, reduce):
+    if not allowed(normal, reduce):
         return None
     vit = any(op == "msa" for op, _ in (*normal, *reduce))
     c_mult = _between(rng, 1, 2)
@@ -112,7 +112,8 @@ def _concat(rng: Random, steps: int) -> tuple[int, ...]:
     return tuple(i for i in states if i == steps + 1 or rng.random() < 0.5)
 
 
-def _allowed(normal: Sequence[Edge], reduce: Sequence[Edge]) -> bool:
+def allowed(normal: Sequence[Edge], reduce: Sequence[Edge]) -> bool:
+    """Whether the corpus holds networks of these cells: few large kernels and gates, and something that learns."""
     names = [[op for op, _ in cell] for cell in (normal, reduce)]
     for cell in names:
         if cell.count("cse") > 1 or sum(op in LARGE_KERNELS for op in cell) > 1:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +11,7 @@ from deepnets_gen.compare import Comparison, against, compare
 from deepnets_gen.plots import bars, histogram
 from deepnets_gen.published import PUBLISHED, Published
 from deepnets_gen.stats import NODES, NORMAL, REDUCTION, Table, readable
-from ghn.graph import ArchGraph
-from ghn.page import page as document
-from ghn.picture import svg
+from ghn.page import document, figure, picture, table
 from ghn.primitives import Primitive
 
 if TYPE_CHECKING:
@@ -22,9 +20,7 @@ if TYPE_CHECKING:
 SEED = 0  # of the permutation tests
 LOOKED_AT = 500  # graphs decoded in search of one with a certain node
 SMALL, MIDDLE = 0.05, 0.5  # quantiles of the sizes shown
-STYLE = """.charts{display:grid;gap:32px 24px;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr))}
-.charts+.charts{margin-top:32px}
-figure{margin:0;min-width:0}.charts svg{width:100%;height:auto;display:block;font-family:system-ui,sans-serif}
+STYLE = """
 .funnel{display:grid;grid-template-columns:max-content 1fr max-content;gap:4px 12px;align-items:center;max-width:60em}
 .funnel i{display:block;height:14px;background:#7da7d9;border-radius:3px;min-width:2px}
 """
@@ -117,7 +113,7 @@ def _distributions(ours: Table, theirs: Table | None, published: Published | Non
     for name, label, log in charts:
         values, other = ours.numbers[name], theirs.numbers[name] if theirs else None
         chart = histogram(values, label, log=log, theirs=other, published=marks.get(name))
-        figures.append(_figure(chart, _says(name, values, other, marks.get(name))))
+        figures.append(figure(chart, _says(name, values, other, marks.get(name))))
     lines = [f'<div class="charts">{"".join(figures)}</div>']
     said = [_sentence(ours, published)] if published else []
     if theirs:
@@ -161,7 +157,7 @@ def _operations(ours: Table, theirs: Table | None) -> list[str]:
         shares = {k: v for k, v in ours.counts[name].share.items() if v}
         other = theirs.counts[name].share if theirs and name in theirs.counts else None
         what = "nodes" if name == NODES else f"edges of a {name}"
-        figures.append(_figure(bars(shares, f"% of {what}", other), caption))
+        figures.append(figure(bars(shares, f"% of {what}", other), caption))
     return [f'<div class="charts">{"".join(figures)}</div>']
 
 
@@ -174,7 +170,7 @@ def _numbers(ours: Table) -> str:
         for name, s in summary["numbers"].items()
     ]
     shares = [[f"{name}", f"{share:.1%}"] for name, share in summary["traits"].items()]
-    return _table(heads, rows) + "<p></p>" + _table(["", "share of networks"], shares)
+    return table(heads, rows) + "<p></p>" + table(["", "share of networks"], shares)
 
 
 def _comparison(found: Comparison) -> list[str]:
@@ -191,27 +187,13 @@ def _comparison(found: Comparison) -> list[str]:
         "<h2>Against the other draw</h2>",
         "<p>Small p means: unlikely from one distribution. Of twenty comparisons of the same distribution one falls "
         "below 0.05. Effects below 0.2 (d) or 0.1 (V) count as small.</p>",
-        _table(heads, numbers),
+        table(heads, numbers),
         "<p></p>",
-        _table(["", "differs most", "share here", "share there", "effect (Cramér's V)", "p"], kinds),
+        table(["", "differs most", "share here", "share there", "effect (Cramér's V)", "p"], kinds),
     ]
 
 
 def _picture(corpus: "Corpus", i: int, why: str) -> str:
-    graph: ArchGraph = corpus.graph(i)
-    # Nested: the drawing's own rules for text, rect and path must not reach the charts.
-    drawing = svg(graph).replace("<style>", "<style>.graph{").replace("</style>", "}</style>")
+    graph = corpus.graph(i)
     caption = f"{why}: number {i:,} of the corpus, {len(graph)} nodes, {graph.num_params:,} parameters."
-    return f'<figure><div class="graph">{drawing}</div><figcaption>{escape(caption)}</figcaption></figure>'
-
-
-def _figure(content: str, caption: str) -> str:
-    return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    def line(cells: Sequence[Any], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    return f'<div class="wide"><table><thead>{line(heads, "th")}</thead><tbody>{body}</tbody></table></div>'
+    return picture(graph, caption)

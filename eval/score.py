@@ -1,7 +1,7 @@
 """How well a network classifies real images with the weights it has."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,21 +46,27 @@ def score(
     (ghn_spec 12); its flags and buffers are put back. progress is called with the number of images done.
     Raises ModelError where the model does not give a row of logits per image.
     """
+    began, correct, loss, done = time.perf_counter(), 0, 0.0, 0
+    for logits, y in logits_of(model, images, batch):
+        correct += int((logits.argmax(dim=1) == y).sum())
+        loss += F.cross_entropy(logits, y, reduction="sum").item()
+        done += len(y)
+        progress(done)
+    return Score(correct / len(images), loss / len(images), len(images), batch, time.perf_counter() - began)
+
+
+def logits_of(model: nn.Module, images: ImageSet, batch: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
+    """(B, classes) logits and (B,) labels of each batch, by the protocol of `score`. To be read to the end, without
+    gradients: only then are the model's flags and buffers put back. Raises ModelError as `score`."""
     was_training = model.training
     model.eval()
     _channels_last(model)
-    began, correct, loss, done = time.perf_counter(), 0, 0.0, 0
     try:
         with batch_statistics(model):
             for x, y in images.batches(batch):
-                logits = _logits(model, x, len(images.classes))
-                correct += int((logits.argmax(dim=1) == y).sum())
-                loss += F.cross_entropy(logits, y, reduction="sum").item()
-                done += len(y)
-                progress(done)
+                yield _logits(model, x, len(images.classes)), y
     finally:
         model.train(was_training)
-    return Score(correct / len(images), loss / len(images), len(images), batch, time.perf_counter() - began)
 
 
 def _channels_last(model: nn.Module) -> None:

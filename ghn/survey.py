@@ -10,8 +10,7 @@ from typing import Any
 from ghn.adapters.zoo import example_input, resolve
 from ghn.errors import GHNError
 from ghn.graph import ArchGraph
-from ghn.page import page
-from ghn.picture import svg
+from ghn.page import document, picture, table
 from ghn.tracing import forget, trace
 
 DRAWN = 450  # nodes: larger graphs have no drawing on the page
@@ -141,16 +140,14 @@ def html(found: Sequence[tuple[Row, ArchGraph | None]]) -> str:
     graphs = {row.model: graph for row, graph in found}
     parts = ["<h1>Which networks become a graph, and how much of each is predicted</h1>"]
     for library, own in _by_library(rows).items():
-        parts += [f"<h2>{escape(library)}</h2>", f"<p>{escape(str(Totals.of(own)))}.</p>", '<div class="wide"><table>']
-        parts += ["<thead><tr>" + "".join(f"<th>{t}</th>" for t in TITLES) + "</tr></thead><tbody>"]
-        parts += ["<tr>" + "".join(f"<td>{escape(c)}</td>" for c in cells(row)) + "</tr>" for row in own]
-        parts += ["</tbody></table></div>", f"<p>Their graphs, up to {DRAWN} nodes:</p>"]
+        parts += [f"<h2>{escape(library)}</h2>", f"<p>{escape(str(Totals.of(own)))}.</p>"]
+        parts += [table(TITLES, [cells(row) for row in own]), f"<p>Their graphs, up to {DRAWN} nodes:</p>"]
         for row in own:
             graph = graphs[row.model]
             if graph is not None and len(graph) <= DRAWN:
-                drawing = f'<div class="graph">{svg(graph)}</div>'
+                drawing = picture(graph, row.model)
                 parts.append(f"<details><summary>{escape(row.model)}</summary>{drawing}</details>")
-    return page("Coverage", parts)
+    return document("Coverage", parts)
 
 
 def _by_library(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ("ghn", "deepnets_gen", "train", "eval")
+ORDER = ("ghn", "deepnets_gen", "train", "eval", "search")
 ALONE = {
     "dgl": {"ghn/adapters/dgl.py"},
     "networkx": {"ghn/adapters/networkx.py"},
@@ -16,7 +16,8 @@ ALONE = {
     "transformers": {"ghn/adapters/zoo.py"},
     "huggingface_hub": {"ghn/adapters/hub.py"},
     "wandb": {"train/log.py"},
-    "pyarrow": {"train/cifar.py", "deepnets_gen/export.py"},
+    "pyarrow": {"train/cifar.py", "deepnets_gen/export.py", "eval/tables.py"},
+    "optuna": {"search/strategies/optuna.py"},
     "h5py": {"deepnets_gen/official.py"},
     "torch_geometric": {"ghn/adapters/pyg.py"},
     "matplotlib": {"train/log.py", "deepnets_gen/plots.py"},
@@ -41,6 +42,13 @@ def test_nothing_imports_to_its_right(package: str) -> None:
     assert files
     for path in files:
         assert not imports(path) & right, path
+
+
+def test_discrete_strategies_import_neither_torch_nor_ghn() -> None:
+    files = list((ROOT / "search" / "strategies").glob("*.py"))
+    assert len(files) > 4
+    for path in files:
+        assert not imports(path) & {"torch", "ghn", "numpy"}, path
 
 
 def test_optional_libraries_have_one_place_each() -> None:

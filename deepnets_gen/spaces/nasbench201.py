@@ -51,11 +51,8 @@ class Nasbench201Genotype:
 
     @property
     def arch(self) -> str:
-        """The benchmark's text for the cell: '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|'."""
-        nodes: dict[int, str] = {}
-        for op, (source, target) in zip(self.ops, EDGES, strict=True):
-            nodes[target] = nodes.get(target, "|") + f"{op}~{source}|"
-        return "+".join(nodes.values())
+        """The benchmark's text for the cell."""
+        return cell_text(self.ops)
 
     @property
     def index(self) -> int:
@@ -87,6 +84,14 @@ class Nasbench201Genotype:
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """The genotype that `to_dict` wrote; further entries are ignored. Raises GenotypeError on anything else."""
         return cls.from_arch(*read(record, ("arch", "cells", "channels"), "NAS-Bench-201").values())
+
+
+def cell_text(ops: tuple[str, ...]) -> str:
+    """The benchmark's text for a cell: '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|'."""
+    nodes: dict[int, str] = {}
+    for op, (source, target) in zip(ops, EDGES, strict=True):
+        nodes[target] = nodes.get(target, "|") + f"{op}~{source}|"
+    return "+".join(nodes.values())
 
 
 def live_edges(ops: tuple[str, ...]) -> tuple[int, ...]:
