@@ -1,6 +1,6 @@
 """Held-out one-shot accuracy against CPU seconds of training: our recipe, the published one, and two ablations of ours.
 
-Run: python benchmarks/recipes.py --data DIR [--seconds 600] [--seeds 3] [--workers 2] [--out FILE]
+Run: python benchmarks/recipes.py --data DIR [--seconds 450] [--seeds 3] [--workers 2] [--out FILE]
 
 All runs train on the same kind of networks and images: the train split with C = 16, at most 160 nodes, no attention
 and no squeeze-and-excitation, images of 16 pixels, which are the conditions that the peer's own code was timed under.
@@ -8,12 +8,13 @@ and no squeeze-and-excitation, images of 16 pixels, which are the conditions tha
 paper's ablations of the GHN in our recipe.
 
 Each run is a process of its own with one thread. It may spend CPU seconds, because these machines are shared; loading
-data, drawing the pool of networks, and measuring are not counted. The steps of our recipe, whose learning rate falls to
-its end, are set by the pace of the first 40. The curve is of 20 networks of the val split on 500 validation images; at
-its end the first 20 such networks of the test split are scored on the first 2,000 test images (batch 5).
+data, drawing the pool of networks, and measuring are not counted. The learning rate of our recipe falls to its end, so
+its steps are set beforehand from --pace. The curve is of 20 networks of the val split on 500 validation images; at its
+end the first 20 such networks of the test split are scored on the first 2,000 test images (batch 5).
 """
 
 import argparse
+import contextlib
 import gc
 import json
 import multiprocessing
@@ -42,10 +43,11 @@ from train.recipes import recipe  # noqa: E402
 from train.sampler import PoolSpec, build_pool  # noqa: E402
 from train.step import accuracy  # noqa: E402
 
-CONDITIONS = {"image_size": 16, "channels": 16, "max_nodes": 160, "without": ("msa", "cse")}
+NODES = 160
+CONDITIONS: dict[str, Any] = {"image_size": 16, "channels": 16, "max_nodes": NODES, "without": ("msa", "cse")}
 SCORED, VAL_IMAGES, TEST_IMAGES, BATCH = 20, 500, 2000, 64
 POINTS = 6  # of a curve
-PACED = 40  # steps that the pace is taken from
+POOL = 500  # networks of each stage
 ABLATIONS: dict[str, dict[str, Any]] = {
     "mlp": {"propagation": "mlp"},
     "ghn1": {"cutoff": 1, "weight_norm": False, "layernorm": False},
@@ -63,21 +65,21 @@ PEER = {  # the peer's own code under these conditions
 def published(seed: int) -> Recipe:
     """Adam at 1e-3, eight networks on the same 64 images: the recipe of the paper on small images and networks."""
     stage = Stage(steps=10**6, images=64, networks=8, **CONDITIONS)
-    return replace(recipe("ghn2_cifar10"), stages=(stage,), corpus=1000, milestones=(), seed=seed)
+    return replace(recipe("ghn2_cifar10"), stages=(stage,), corpus=POOL, milestones=(), seed=seed)
 
 
-def ours(seed: int, steps: int = 10**6, ghn: dict[str, Any] | None = None) -> Recipe:
-    """The recipe ghn2_cifar10_cpu with all its stages on these images and networks."""
+def ours(seed: int, steps: int, ghn: dict[str, Any]) -> Recipe:
+    """The recipe ghn2_cifar10_cpu, its stages as long in proportion, on these images and networks."""
     base = recipe("ghn2_cifar10_cpu")
     stages = tuple(
         replace(
             stage,
-            **CONDITIONS | {"max_nodes": min(stage.max_nodes or 160, 160)},
+            **CONDITIONS | {"max_nodes": min(stage.max_nodes or NODES, NODES)},
             steps=max(1, round(steps * stage.steps / base.steps)),
         )
         for stage in base.stages
     )
-    return replace(base, stages=stages, ghn=ghn or {}, corpus=1000, seed=seed)
+    return replace(base, stages=stages, ghn=ghn, corpus=POOL, seed=seed)
 
 
 class Spent(Exception):
@@ -112,25 +114,19 @@ class Clock:
     def close(self) -> None: ...
 
 
-def trained(kind: str, seed: int, seconds: float, data: str) -> dict[str, Any]:
+def trained(kind: str, seed: int, seconds: float, pace: float, data: str) -> dict[str, Any]:
     """One run: its curve, and the accuracies of held-out networks on test images at its end."""
     gc.freeze()
     torch.set_num_threads(1)
     name, _, ablation = kind.partition(", ")
-    if name == "published":
-        made = published(seed)
-    else:
-        ghn = ABLATIONS.get(ablation)
-        made = ours(seed, round(seconds / pace(ours(seed, ghn=ghn), data)), ghn)
+    made = published(seed) if name == "published" else ours(seed, round(seconds / pace), ABLATIONS.get(ablation, {}))
     held_out, test = (held(data, split, images) for split, images in (("val", VAL_IMAGES), ("test", TEST_IMAGES)))
     with tempfile.TemporaryDirectory() as folder:
         trainer = prepared(made, data, folder)
         clock = Clock(seconds, lambda: Summary.of(scores(trainer, held_out)).mean)
         uncounted(trainer, clock)
-        try:
+        with contextlib.suppress(Spent):
             trainer.run(Log(clock))
-        except Spent:
-            pass
         final = scores(trainer, test)
     print(f"{kind}, seed {seed}: {Summary.of(final)}", file=sys.stderr, flush=True)
     return {
@@ -149,20 +145,6 @@ def prepared(made: Recipe, data: str, folder: str) -> Trainer:
     """The trainer of a recipe, without validation and checkpoints of its own."""
     quiet = replace(made, val_networks=0, save_every=10**9)
     return Trainer(quiet, load("train", data), load("val", data), Path(folder))
-
-
-def pace(made: Recipe, data: str) -> float:
-    """CPU seconds of a step: the mean over the recipe's stages, weighted by their steps, of the first few in each."""
-    total = 0.0
-    for stage in made.stages:
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = prepared(replace(made, stages=(replace(stage, steps=PACED),), warmup=0), data, folder)
-            trainer._enter_stage(lambda message: None)
-            start = time.process_time()
-            for _ in range(PACED):
-                trainer._step()
-            total += (time.process_time() - start) / PACED * stage.steps / made.steps
-    return total
 
 
 def uncounted(trainer: Trainer, clock: Clock) -> None:
@@ -216,7 +198,8 @@ def report(results: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="DIR", help="CIFAR-10 (see `ghn data --help`)")
-    parser.add_argument("--seconds", type=float, default=600, help="CPU seconds of a run")
+    parser.add_argument("--seconds", type=float, default=450, help="CPU seconds of a run")
+    parser.add_argument("--pace", type=float, default=0.93, help="CPU seconds of one of our steps, to set their number")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--kinds", nargs="*", default=["ours", "published"], help="also 'ours, mlp' and 'ours, ghn1'")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time")
@@ -225,7 +208,7 @@ def main() -> None:
     wanted = [(kind, seed) for seed in range(args.seeds) for kind in args.kinds]
     runs = json.loads(args.out.read_text())["runs"] if args.out and args.out.exists() else []
     with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        waiting = [pool.submit(trained, kind, seed, args.seconds, args.data) for kind, seed in wanted]
+        waiting = [pool.submit(trained, kind, seed, args.seconds, args.pace, args.data) for kind, seed in wanted]
         for each in waiting:
             runs.append(each.result())
             results = {

@@ -51,8 +51,16 @@ def test_train_then_resume_with_more_steps(tmp_path: Path) -> None:
         with pytest.raises(RecipeError, match="of recipe 'smoke'"):
             call("train", "ghn2_cifar10", "--out", str(out), "--resume")
         assert call("train", "smoke", "--out", str(tmp_path / "b"), "--init", str(out), *SMALL) == 0
+        shipped = ["train", "smoke", "--out", str(tmp_path / "c"), "--init", "ghn2-cifar10", "--set", "lr=0", *SMALL]
+        assert call(*shipped) == 0
+        with pytest.raises(CheckpointError, match="nowhere"):
+            call("train", "smoke", "--out", str(tmp_path / "d"), "--init", "nowhere")
+        with pytest.raises(CheckpointError, match="do not fit"):
+            call("train", "smoke", "--out", str(tmp_path / "e"), "--init", str(out), "--set", "ghn.hid=8")
     finally:
         torch.set_num_threads(threads)
+    kept, given = (ghn.load(name).model.state_dict() for name in (tmp_path / "c" / "ghn", "ghn2-cifar10"))
+    assert all(torch.equal(kept[name], value) for name, value in given.items()), "nothing is learned at a rate of 0"
     assert load(latest(out / "checkpoints")).state["counts"]["step"] == 4
     assert [row["step"] for row in read_rows(out / "log.csv")] == ["0", "1", "2", "3"]
 

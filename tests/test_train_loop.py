@@ -225,7 +225,7 @@ def test_a_checkpoint_is_best_within_its_stage(tmp_path: Path) -> None:
 def test_start_from_another_runs_weights(uninterrupted: tuple[Trainer, Path], tmp_path: Path) -> None:
     expected, folder = uninterrupted
     run = trainer(tiny(), tmp_path)
-    run.start_from(checkpoint.load(checkpoint.latest(folder / "checkpoints")))
+    run.start_from(checkpoint.load(checkpoint.latest(folder / "checkpoints")).tensors["average"])
     assert run.counts.step == 0
     for a, b in zip(run.ghn.parameters(), expected.average.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -238,7 +238,7 @@ def test_checkpoint_of_another_size_is_refused(uninterrupted: tuple[Trainer, Pat
     with pytest.raises(CheckpointError, match="does not fit"):
         other.restore(saved)
     with pytest.raises(CheckpointError, match="do not fit"):
-        other.start_from(saved)
+        other.start_from(saved.tensors["average"])
 
 
 def test_shared_images(tmp_path: Path) -> None:

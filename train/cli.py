@@ -61,7 +61,12 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="with --resume, which one: of the last step (the default), of the best validation accuracy, or from "
         "before the learning rate fell, to make a run with decay < 1 longer",
     )
-    train.add_argument("--init", type=Path, metavar="RUN", help="start from the averaged weights of another run")
+    train.add_argument(
+        "--init",
+        type=Path,
+        metavar="RUN",
+        help="start from the averaged weights of another run, or from a GHN (a name of `ghn checkpoints`, a file)",
+    )
     train.add_argument("--data", metavar="SET", help="image set (default: $GHN_DATA); see `ghn data --help`")
     train.add_argument(
         "--corpus", type=Path, metavar="DIR", help="train on the networks of this corpus (default: the train split's)"

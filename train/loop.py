@@ -9,7 +9,7 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,13 +153,13 @@ class Trainer:
         except (KeyError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint at step {saved.step} does not fit this recipe: {error}") from error
 
-    def start_from(self, saved: checkpoint.Checkpoint) -> None:
-        """Begins at step 0 with the averaged weights of another run. Raises CheckpointError where they do not fit."""
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Begins at step 0 with the weights of another GHN. Raises CheckpointError where they do not fit."""
         try:
-            self.ghn.load_state_dict(saved.tensors["average"])
-            self.average.load_state_dict(saved.tensors["average"])
-        except (KeyError, RuntimeError) as error:
-            raise CheckpointError(f"the weights at step {saved.step} do not fit this recipe: {error}") from error
+            self.ghn.load_state_dict(weights)
+            self.average.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights to start from do not fit this recipe: {error}") from error
 
     @property
     def _stage(self) -> Stage:

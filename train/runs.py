@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+import ghn
 from deepnets_gen.corpus import Corpus
 from ghn.errors import CheckpointError, DataError
 from ghn.files import write_atomic
@@ -40,19 +42,20 @@ def prepare(
 ) -> Trainer:
     """The trainer of a run in `folder`, fresh or where the checkpoint named `resume` left it.
 
+    init: another run, whose averaged weights are begun with, or a GHN as `ghn.load` takes it.
     A resumed run keeps the recipe that it was started with, after `changes`. A fresh one refuses a folder in use.
     world: the processes that share the run. The first one alone reads and writes the folder.
     """
-    recipe, saved = world.from_first(lambda: _start(recipe, folder, changes, resume=resume, init=init))
+    recipe, saved, weights = world.from_first(lambda: _start(recipe, folder, changes, resume=resume, init=init))
     images, held_out = (load(s, data, side=recipe.image_size, augmentation=recipe.augmentation) for s in SPLITS)
-    _same_classes(images, held_out, saved.state if saved and resume else {})
+    _same_classes(images, held_out, saved.state if saved else {})
     trainer = Trainer(
         recipe, images, held_out, folder / CHECKPOINTS, workers, Corpus(corpus) if corpus else None, world
     )
-    if saved and resume:
+    if saved:
         trainer.restore(saved)
-    elif saved:
-        trainer.start_from(saved)
+    if weights:
+        trainer.start_from(weights)
     if world.first:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "recipe.json", json.dumps(trainer.recipe.to_dict(), indent=1).encode())
@@ -61,8 +64,8 @@ def prepare(
 
 def _start(
     recipe: Recipe, folder: Path, changes: Sequence[str], *, resume: str | None, init: Path | None
-) -> tuple[Recipe, checkpoint.Checkpoint | None]:
-    """The recipe that is followed, and the checkpoint that is gone on with or begun from."""
+) -> tuple[Recipe, checkpoint.Checkpoint | None, dict[str, Tensor]]:
+    """The recipe that is followed, the checkpoint that is gone on with, and the weights to begin with, if any."""
     checkpoints = folder / CHECKPOINTS
     if resume:
         saved = checkpoint.load(checkpoint.named_folder(checkpoints, resume))
@@ -70,10 +73,17 @@ def _start(
             raise RecipeError(
                 f"the run in {folder} is of recipe {saved.state['recipe']['name']!r}, not {recipe.name!r}"
             )
-        return Recipe.from_dict(saved.state["recipe"]).changed(changes), saved
+        return Recipe.from_dict(saved.state["recipe"]).changed(changes), saved, {}
     if (checkpoints / checkpoint.LATEST).exists():
         raise CheckpointError(f"{folder} already holds a run; go on with it by --resume, or choose another --out")
-    return recipe, checkpoint.load(checkpoint.latest(init / CHECKPOINTS)) if init else None
+    return recipe, None, _weights(init) if init else {}
+
+
+def _weights(init: Path) -> dict[str, Tensor]:
+    """The averaged weights of a run, finished or not, or those of a GHN."""
+    if (init / CHECKPOINTS).exists():
+        return checkpoint.load(checkpoint.latest(init / CHECKPOINTS)).tensors["average"]
+    return dict(ghn.load(init).model.state_dict())
 
 
 def _same_classes(images: ImageSet, held_out: ImageSet, state: Mapping[str, Any]) -> None:
