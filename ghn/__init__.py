@@ -25,6 +25,7 @@ _EXPORTS = {
     "load": "ghn.io",
     "save": "ghn.io",
     "checkpoints": "ghn.io",
+    "register": "ghn.tracing",
     "trace": "ghn.tracing",
     "adjust_stem": "ghn.stem",
     "adjust_channels": "ghn.ends",
