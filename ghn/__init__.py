@@ -27,6 +27,7 @@ _EXPORTS = {
     "save": "ghn.io",
     "convert": "ghn.io",
     "checkpoints": "ghn.io",
+    "register": "ghn.tracing",
     "trace": "ghn.tracing",
     "adjust_stem": "ghn.stem",
     "adjust_channels": "ghn.ends",

@@ -191,7 +191,7 @@ class Hypernet:
             names = "; ".join(f"{u.fqn} {list(u.shape)} ({u.reason})" for u in missing[:5])
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise CoverageError(
-                f"no rule covers {names}{more}. Register the layer, in one call: ghn.tracing.register(ItsClass, "
+                f"no rule covers {names}{more}. Register the layer, in one call: ghn.register(ItsClass, "
                 "{'name of the parameter in it': ghn.Role.SCALE}); or pass strict=False (--partial) to keep their "
                 "present values."
             )

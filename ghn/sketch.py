@@ -177,7 +177,7 @@ class Sketch:
         """The parameters and their nodes, in order."""
         return tuple(
             [
-                _slot(ParamSlot, (path + below + name, role, shape, node + shift, aliases))
+                _slot(ParamSlot, (path + below + name, role, shape, node + shift, aliases, ""))
                 for path, entries, shift in self.entries
                 for below, parts, shape, node, aliases in entries
                 for name, role in parts

@@ -125,7 +125,7 @@ def percent(share: float) -> str:
 def markdown(rows: Sequence[Row]) -> str:
     """The table for documents, a section for each library."""
     lines = ["# Which networks become a graph, and how much of each is predicted", ""]
-    lines += ["Written by `ghn coverage --every --markdown docs/coverage.md`; each at the size it is made for.", ""]
+    lines += ["Written by `ghn coverage --markdown docs/coverage.md`; each at the size it is made for.", ""]
     for library, own in _by_library(rows).items():
         lines += [f"## {library}", "", f"{Totals.of(own)}.", ""]
         lines += ["| " + " | ".join(TITLES) + " |", "|---" * len(TITLES) + "|"]
