@@ -4,7 +4,8 @@ Run: python benchmarks/rank_evaluators.py --tables DIR --data DIR [--n 100] [--o
 
 Cells are drawn at random, the same for all evaluators. Table columns and parameters are ranked on all 15,625 cells too.
 Images are of the validation part, evenly by class: 128 for NASWOT (the paper's batch), 64 for scores that take
-gradients, 256 for predicted weights. One thread. What the file holds already is not measured again. Seconds are of this machine, under whatever load it had.
+gradients, 256 for predicted weights. One thread. What the file holds already is not measured again. Seconds are of this
+machine, under whatever load it had.
 """
 
 import argparse
