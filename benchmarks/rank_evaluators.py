@@ -4,13 +4,16 @@ Run: python benchmarks/rank_evaluators.py --tables DIR --data DIR [--n 100] [--o
 
 Cells are drawn at random, the same for all evaluators. Table columns and parameters are ranked on all 15,625 cells too.
 Images are of the validation part, evenly by class: 128 for NASWOT (the paper's batch), 64 for scores that take
-gradients, 256 for predicted weights. One thread. Seconds are of this machine, under whatever load it had.
+gradients, 256 for predicted weights. One thread. What the file holds already is not measured again. Seconds are of this
+machine, under whatever load it had.
 """
 
 import argparse
 import json
 import os
 import platform
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -78,21 +81,30 @@ def main() -> None:
     space = make_space("nasbench201")
     truth = Tabular(space.tables, TRUTH, args.tables)
     genes = Random(f"rank {args.seed}").sample(sorted(truth.values), args.n)
-    found: dict[str, Any] = {"all": {}, "sample": {}}
-    for column in COLUMNS:
-        evaluator = Tabular(space.tables, column, args.tables)
-        for part, cells in (("all", sorted(truth.values)), ("sample", genes)):
-            found[part][column] = row(certified(evaluator, space, cells, truth)[column], None)
-            print(part, column, found[part][column]["tau"], flush=True)
-    for spec, images in LIVE.items():
-        evaluator = Resources(space, args.tables, args.data, images=images).make(spec)
-        for metric, certificate in certified(evaluator, space, genes, truth).items():
-            name = spec if len(evaluator.metrics) == 1 else f"{spec} {metric}"
-            found["sample"][name] = row(certificate, images)
-            print(name, certificate, flush=True)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "cpus": os.cpu_count()}
-    record = {"truth": TRUTH, "n": args.n, "seed": args.seed, "threads": 1, "versions": versions, **found}
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    record = {"truth": TRUTH, "n": args.n, "seed": args.seed, "threads": 1, "versions": versions}
+    found: dict[str, Any] = {"all": {}, "sample": {}}
+    if args.out.exists() and (before := json.loads(args.out.read_text())).get("n") == args.n:
+        found = {part: before[part] for part in found}  # what a run that was cut off had found
+    for name, evaluator, images in evaluators(space, args):
+        parts = {"sample": genes} if images else {"all": sorted(truth.values), "sample": genes}
+        for part, cells in parts.items():
+            if not any(key.split()[0] == name for key in found[part]):
+                for metric, certificate in certified(evaluator(), space, cells, truth).items():
+                    key = name if metric == name else f"{name} {metric}"
+                    found[part][key] = row(certificate, images)
+                    print(part, key, certificate, flush=True)
+                args.out.write_text(json.dumps({**record, **found}, indent=1) + "\n")
+
+
+def evaluators(
+    space: SearchSpace, args: argparse.Namespace
+) -> Iterator[tuple[str, Callable[[], Evaluator], int | None]]:
+    """(name, what makes it, images that it sees; None for columns of the table)."""
+    for column in COLUMNS:
+        yield column, partial(Tabular, space.tables, column, args.tables), None
+    for spec, images in LIVE.items():
+        yield spec, partial(Resources(space, args.tables, args.data, images=images).make, spec), images
 
 
 if __name__ == "__main__":

@@ -124,9 +124,9 @@ def certify(
         truth=name,
         n=len(real),
         failed=sum(r.error is not None for r in results),
-        tau=_bootstrap(kendall, (scores, real), rng),
-        tau_top=_bootstrap(kendall, (scores[best], real[best]), rng),
-        precision=_bootstrap(_precision_at_tenth, (scores, real), rng),
+        tau=bootstrap(kendall, (scores, real), rng),
+        tau_top=bootstrap(kendall, (scores[best], real[best]), rng),
+        precision=bootstrap(_precision_at_tenth, (scores, real), rng),
         regret={count: regret(scores, real, count) for count in COUNTS},
         bias={trait: _bias(np.asarray(values, dtype=float), errors, rng) for trait, values in (traits or {}).items()},
         variants={label: (kendall(other, real), kendall(other, scores)) for label, other in compared.items()},
@@ -145,7 +145,8 @@ def _precision_at_tenth(scores: np.ndarray, truth: np.ndarray) -> float:
     return precision(scores, truth, max(1, round(TOP * len(truth))))
 
 
-def _bootstrap(statistic: Callable[..., float], columns: tuple[np.ndarray, ...], rng: np.random.Generator) -> Interval:
+def bootstrap(statistic: Callable[..., float], columns: tuple[np.ndarray, ...], rng: np.random.Generator) -> Interval:
+    """The statistic of (n,) columns, and the percentiles of what it is of RESAMPLES draws of rows with repetition."""
     n = len(columns[0])
     draws = [statistic(*(c[index] for c in columns)) for index in rng.integers(0, n, (RESAMPLES, n))]
     known = [d for d in draws if not math.isnan(d)]
@@ -163,7 +164,7 @@ def _bias(trait: np.ndarray, errors: np.ndarray, rng: np.random.Generator) -> Bi
     groups = tuple(
         (float(trait[m].min()), float(trait[m].max()), int(m.sum()), float(errors[m].mean())) for m in members
     )
-    return Bias(_bootstrap(kendall, (trait, errors), rng), groups)
+    return Bias(bootstrap(kendall, (trait, errors), rng), groups)
 
 
 def _plain(value: Any) -> Any:

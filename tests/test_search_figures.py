@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from search_cases import SHARED, TABLES, needs_tables
 
+import deepnets_gen
+from deepnets_gen.spaces.nasbench201 import KERNELS, live_edges
 from eval.certify import certify
 from eval.evaluator import Arch, Cost, Evaluator, Result
 from eval.learned import Learned
@@ -24,7 +26,7 @@ from search.driver import search
 from search.objective import Limit, Maximise, Minimise, Objective, Reward, maximise
 from search.pareto import front, hypervolume
 from search.spaces import make_space
-from search.spaces.nasbench201 import conv_paths
+from search.spaces.nasbench201 import conv_paths, operations
 from search.strategies import make_strategy
 
 pytestmark = needs_tables
@@ -65,6 +67,25 @@ def test_tau_with_the_truth_of_all_cells(metric: str, overall: float, best: floa
     if best is not None:
         tenth = top(y, len(y) // 10)
         assert kendall(x[tenth], y[tenth]) == pytest.approx(best, abs=0.003)
+
+
+def test_parameters_that_carry_something_rank_better_than_all_of_them() -> None:
+    """The benchmark counts the layers of edges that lead nowhere too; without these, size alone has tau 0.657: more
+    than 12 epochs of training (0.594) or NASWOT (published: 0.59)."""
+    layer = {op: sum(5 * (k * k * c * c + 2 * c) for c in (16, 32, 64)) for op, k in KERNELS.items()}
+
+    def carried(genes: tuple[int, ...]) -> int:
+        ops = operations(genes)
+        live = live_edges(ops)
+        return sum(layer.get(ops[j], 0) for j in live) if live else -1
+
+    sizes, truth = np.array([carried(genes) for genes in cells()]), column(TRUTH)
+    bare = deepnets_gen.sketch(SPACE.genotype((0, 0, 0, 1, 0, 0))).num_params
+    for i in (7_004, 12_346, 15_601):
+        assert deepnets_gen.sketch(SPACE.genotype(cells()[i])).num_params - bare == sizes[i]
+    best = top(truth, 1562)
+    assert kendall(sizes, truth) == pytest.approx(0.657, abs=0.001)
+    assert kendall(sizes[best], truth[best]) == pytest.approx(0.093, abs=0.003)
 
 
 def test_supernets_find_few_of_the_best() -> None:
@@ -121,7 +142,7 @@ def found(name: str, evaluator: Evaluator, metric: str, seeds: int, evaluations:
 
 def test_with_an_accurate_metric_evolution_wins_and_neighbours_are_wasted() -> None:
     """300 evaluations: measured before, with 300 seeds, 94.27 > 93.95 > 93.05."""
-    metric, seeds = "cifar10_valid_12", 40
+    metric, seeds = "cifar10_valid_12", 25
     scores = table(metric)
     evolution, plain = (found(name, scores, metric, seeds) for name in ("evolution", "random"))
     aware = found("random", Neighborhood(scores, SPACE, 6), metric, seeds)
@@ -133,7 +154,7 @@ def test_with_an_accurate_metric_evolution_wins_and_neighbours_are_wasted() -> N
 
 def test_with_a_noisy_metric_the_order_is_turned_around() -> None:
     """The one-shot supernet's: measured before 92.35 > 91.43 > 91.22; the neighbours are charged."""
-    metric, seeds = "one_shot_acc", 40
+    metric, seeds = "one_shot_acc", 25
     scores = table(metric)
     evolution, plain = (found(name, scores, metric, seeds) for name in ("evolution", "random"))
     aware = found("random", Neighborhood(scores, SPACE, 11), metric, seeds)
@@ -146,8 +167,8 @@ def test_with_a_noisy_metric_the_order_is_turned_around() -> None:
 def test_more_supernets_find_better_cells() -> None:
     """Few-shot NAS as an evaluator of regions; random search, 100 evaluations: measured before 91.43 -> 92.66."""
     regions = Partitioned({str(op): table("few_shot_acc") for op in range(5)}, lambda arch: str(arch.genes[0]))
-    one = found("random", table("one_shot_acc"), "one_shot_acc", 60, 100)
-    few = found("random", regions, "few_shot_acc", 60, 100)
+    one = found("random", table("one_shot_acc"), "one_shot_acc", 40, 100)
+    few = found("random", regions, "few_shot_acc", 40, 100)
     assert one == pytest.approx(91.43, abs=0.2)
     assert few == pytest.approx(92.66, abs=0.2)
 
