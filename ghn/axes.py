@@ -6,8 +6,10 @@ is all that is not 'o'. An empty string stands for the usual order.
 """
 
 import math
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # graphs are made without torch
+    from torch import Tensor
 
 
 def outputs_first(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
@@ -18,7 +20,7 @@ def outputs_first(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
     return out, into, *(n for n, a in zip(shape, axes, strict=True) if a == "k")
 
 
-def as_stored(value: Tensor, shape: tuple[int, ...], axes: str) -> Tensor:
+def as_stored(value: "Tensor", shape: tuple[int, ...], axes: str) -> "Tensor":
     """A weight (out, in, *kernel) in the order of its layer; the inverse of `outputs_first`."""
     if not axes:
         return value.view(shape)
