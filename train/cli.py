@@ -4,7 +4,10 @@ import argparse
 import gc
 from pathlib import Path
 
-RECIPES = ("ghn1_cifar10", "ghn2_cifar10", "ghn2_cifar10_cpu", "mlp_cifar10", "ghn2_imagenet", "smoke")
+RECIPES = (
+    *("ghn1_cifar10", "ghn2_cifar10", "ghn2_cifar10_cpu", "mlp_cifar10", "ghn2_imagenet"),
+    *("ghn3_t_cifar10", "ghn3_t_cifar10_cpu", "smoke"),
+)
 NAMES = ("latest", "best", "steady")  # of checkpoints; both lists are here because this file must not wait for torch
 DATA_HELP = """\
 shows which image data is found, and how to point to a full set

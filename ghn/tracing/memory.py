@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ghn.graph import ArchGraph
 
@@ -84,6 +85,8 @@ class _Writing:
             self._look_into(value)
 
     def _look_into(self, value: Any) -> None:
+        if is_lazy(value):
+            raise ValueError("a parameter without a shape")
         if isinstance(value, Tensor):
             self.out += (value.shape, value.stride(), value.dtype, value.requires_grad)
         elif isinstance(value, dict):
