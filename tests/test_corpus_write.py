@@ -192,7 +192,8 @@ def kill_after_next_shard(process: subprocess.Popen[str], folder: Path) -> None:
 @pytest.mark.parametrize("shards", [0, 2])
 def test_ctrl_c_is_tidy(tmp_path: Path, shards: int) -> None:
     """While the workers start, and when they are at work."""
-    with started(tmp_path, count=100_000, workers=2) as process:
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job may ignore it
+    with started(tmp_path, count=100_000, workers=2, before=heard) as process:
         wait_for(lambda: children(process.pid) and finished(tmp_path) >= shards)
         os.killpg(process.pid, signal.SIGINT)
         _, told = process.communicate(timeout=20)
