@@ -48,10 +48,6 @@ CONDITIONS: dict[str, Any] = {"image_size": 16, "channels": 16, "max_nodes": NOD
 SCORED, VAL_IMAGES, TEST_IMAGES, BATCH = 20, 500, 2000, 64
 POINTS = 6  # of a curve
 POOL = 500  # networks of each stage
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "mlp": {"propagation": "mlp"},
-    "ghn1": {"cutoff": 1, "weight_norm": False, "layernorm": False},
-}
 PEER = {  # the peer's own code under these conditions
     "core_seconds": 1608,  # 13.4 minutes of two cores of a machine like this one
     "steps": 218,
@@ -119,7 +115,8 @@ def trained(kind: str, seed: int, seconds: float, pace: float, data: str) -> dic
     gc.freeze()
     torch.set_num_threads(1)
     name, _, ablation = kind.partition(", ")
-    made = published(seed) if name == "published" else ours(seed, round(seconds / pace), ABLATIONS.get(ablation, {}))
+    ghn = dict(recipe(f"{ablation}_cifar10").ghn) if ablation else {}
+    made = published(seed) if name == "published" else ours(seed, round(seconds / pace), ghn)
     held_out, test = (held(data, split, images) for split, images in (("val", VAL_IMAGES), ("test", TEST_IMAGES)))
     with tempfile.TemporaryDirectory() as folder:
         trainer = prepared(made, data, folder)
