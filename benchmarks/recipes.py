@@ -47,7 +47,7 @@ NODES = 160
 CONDITIONS: dict[str, Any] = {"image_size": 16, "channels": 16, "max_nodes": NODES, "without": ("msa", "cse")}
 SCORED, VAL_IMAGES, TEST_IMAGES, BATCH = 20, 500, 2000, 64
 POINTS = 6  # of a curve
-POOL = 500  # networks of each stage
+POOL = 4000  # networks of each stage
 PEER = {  # the peer's own code under these conditions
     "core_seconds": 1608,  # 13.4 minutes of two cores of a machine like this one
     "steps": 218,
