@@ -16,25 +16,27 @@ LEAST = 1e-4  # of the largest squared singular value: directions far below it a
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Adam (weight decay as L2), AdamW or Muon over all parameters of the model."""
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon}[recipe.optimiser]
-    made = kind(model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
-    if isinstance(made, Muon):
-        made.spare(layer.weight for layer in model.modules() if isinstance(layer, nn.Embedding))
-    return made
+    settings: dict[str, Any] = {"lr": recipe.lr, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
+    if recipe.optimiser == "muon":
+        embeddings = [layer.weight for layer in model.modules() if isinstance(layer, nn.Embedding)]
+        return Muon(model.parameters(), spared=embeddings, **settings)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser]
+    return kind(model.parameters(), **settings)
 
 
 class Muon(torch.optim.AdamW):
     """AdamW, but a matrix moves along the polar factor of its momentum: in all its directions equally fast.
 
     A convolution's weight counts as the matrix of its rows. The step is STRIDE * lr * sqrt(max(1, rows / columns)).
+    spared: not to be treated as matrices; of an embedding's rows, a step uses a few.
     Source: Jordan et al. 2024, "Muon". The polar factor comes from the eigenvectors of the smaller Gram matrix instead
     of from Newton-Schulz iterations on the matrix: the large ones of a GHN are tall (15,488 x 32, 4,096 x 256), and all
     of GHN-2's take 18 ms on one core where torch.optim.Muon takes 98.
     """
 
-    def spare(self, parameters: Iterable[Tensor]) -> None:
-        """These are not to be treated as matrices: of an embedding's rows, a step uses a few."""
-        self._spared = {id(parameter) for parameter in parameters}
+    def __init__(self, parameters: Iterable[Tensor], spared: Iterable[Tensor] = (), **settings: Any) -> None:
+        super().__init__(parameters, **settings)
+        self._spared = {id(parameter) for parameter in spared}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # ty: ignore[incompatible-method-override]
