@@ -199,6 +199,18 @@ def test_stages_change_size_and_networks(tmp_path: Path) -> None:
     assert run.counts.step == 2
 
 
+def test_a_stage_has_local_steps_of_its_own(tmp_path: Path) -> None:
+    log = Log()
+    everywhere = trainer(tiny(stages=(replace(TINY, steps=2),), local_steps=2, val_networks=0), tmp_path / "recipe")
+    everywhere.run(log)
+    here = trainer(tiny(stages=(replace(TINY, steps=2, local_steps=2),), val_networks=0), tmp_path / "stage")
+    here.run(log)
+    assert_same(here, everywhere)
+    without = trainer(tiny(stages=(replace(TINY, steps=2, local_steps=1),), local_steps=2, val_networks=0), tmp_path)
+    without.run(log)
+    assert not torch.equal(tensors(without)["model.embed.weight"], tensors(here)["model.embed.weight"])
+
+
 def test_a_run_made_longer_is_the_longer_run(tmp_path: Path) -> None:
     """From before the learning rate fell, bit for bit: nothing jumps, nothing starts anew."""
     short, long = (tiny(stages=(replace(TINY, steps=steps),), decay=0.5, val_networks=0) for steps in (6, 10))

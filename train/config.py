@@ -24,6 +24,7 @@ class Stage:
     meta-batch.
     channels: initial width C of every network; None draws it per network as DeepNets-1M's loader does.
     max_params, max_nodes, max_macs: networks above these are left out of the stage and counted; None is no limit.
+    local_steps: as of the recipe, for this stage; None takes the recipe's.
     without: names of operations, as in a genotype; networks that have one are left out and counted.
     """
 
@@ -35,13 +36,14 @@ class Stage:
     max_params: int | None = None
     max_nodes: int | None = None
     max_macs: int | None = None
+    local_steps: int | None = None
     without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "networks"):
             _at_least(self, name, 1)
         _at_least(self, "images", 2)  # a batch norm has no statistics of one image after the pooling
-        for name in ("image_size", "channels", "max_params", "max_nodes", "max_macs"):
+        for name in ("image_size", "channels", "max_params", "max_nodes", "max_macs", "local_steps"):
             if getattr(self, name) is not None:
                 _at_least(self, name, 1)
         if unknown := set(self.without) - set(OPS):

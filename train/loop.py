@@ -165,6 +165,10 @@ class Trainer:
     def _stage(self) -> Stage:
         return self.recipe.stages[self._stage_index]
 
+    @property
+    def _local_steps(self) -> int:
+        return self._stage.local_steps or self.recipe.local_steps
+
     def _enter_stage(self, report: Callable[[str], None]) -> None:
         """Images and networks of the stage that the current step belongs to."""
         index = self.recipe.stage_at(self.counts.step)
@@ -207,7 +211,7 @@ class Trainer:
             penalty=recipe.norm_penalty,
             bf16=recipe.bf16,
             clip_network=recipe.clip_network,
-            local=Local(recipe.local_steps, recipe.local_rate),
+            local=Local(self._local_steps, recipe.local_rate),
             run=self._map,
             parts=parts,
             world=self.world,
@@ -239,7 +243,7 @@ class Trainer:
 
     def _parts(self, indices: Sequence[int]) -> list[list[int]]:
         """Places of a meta-batch of these networks, divided into the recipe's number of parts."""
-        costs = [self._train_pool.cost(index, self._stage.images * self.recipe.local_steps) for index in indices]
+        costs = [self._train_pool.cost(index, self._stage.images * self._local_steps) for index in indices]
         return balanced(costs, self.recipe.parts or 1)
 
     def _jobs(self, indices: Sequence[int], places: Sequence[int]) -> dict[int, Job]:
@@ -259,7 +263,7 @@ class Trainer:
     def _drawn(self, place: int) -> tuple[Tensor, Tensor]:
         """Images and labels of the network at this place of the meta-batch."""
         draw = generator_for(self.recipe.seed, self.counts.step, IMAGES, place)
-        images, labels = self._train_images.draw(self._stage.images * self.recipe.local_steps, draw)
+        images, labels = self._train_images.draw(self._stage.images * self._local_steps, draw)
         return images.to(self.world.device), labels.to(self.world.device)
 
     def _validate(self) -> float | None:
