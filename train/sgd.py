@@ -39,7 +39,7 @@ class Schedule:
 
     def epoch(self, images: int) -> int:
         """Steps that see each of so many images once. One image alone, which has no batch statistics, makes none."""
-        return images // self.batch + (images % self.batch > 1 or images <= self.batch)
+        return images // self.batch + (images % self.batch > 1 or images < self.batch)
 
     def total(self, images: int) -> int:
         """Steps in all."""
