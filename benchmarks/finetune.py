@@ -32,7 +32,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "shots": 100,
         "inits": ("kaiming", "orthogonal", "predicted", "predicted-orth"),
         "rates": (0.03, 0.1),
-        "schedule": replace(FEW_SHOT, epochs=10),
+        "schedule": replace(FEW_SHOT, epochs=6),
     },
     "full": {
         "network": "deepnets/test/0",

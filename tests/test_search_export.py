@@ -94,7 +94,7 @@ def test_a_winner_is_a_network_like_any_other(tmp_path: Path) -> None:
     assert ghn.trace(model).key == space.graph(arch, 10, 16).key
     model.train()(torch.randn(4, 3, 16, 16)).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
-    with pytest.raises(ModelError, match="importing .* failed"):
+    with pytest.raises(ModelError, match=r"importing .* failed"):
         resolve(f"{tmp_path / 'nowhere.py'}:Network", 10, 16)
 
 

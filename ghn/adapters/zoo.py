@@ -77,8 +77,9 @@ def resolve(name: str, num_classes: int, image_size: int | None, device: str = "
     AutoModelForMaskedLM' for another of its networks, or 'transformers/CONFIG.json' for one in sizes of its own,
     'PREFIX/...' of an entry point in `ghn.models`, a bare
     NAME (looked for in torchvision, then timm), or 'package.module:factory' or 'FILE.py:factory', whose function is
-    called with those of `num_classes` and `image_size` that it accepts. image_size: None for the network's own. The stems of torchvision's
-    networks, made for 224 pixels, are adjusted for small images; of its detectors only the backbone comes.
+    called with those of `num_classes` and `image_size` that it accepts. image_size: None for the network's own. The
+    stems of torchvision's networks, made for 224 pixels, are adjusted for small images; of its detectors only the
+    backbone comes.
     device: 'meta' or 'cpu'; networks that cannot be built on meta come with their buffers, or wholly, on the CPU.
     Raises ModelError where nothing has that name or building it
     fails, MissingExtraError where the library is not installed.
