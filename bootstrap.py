@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent
 ENV = ROOT / ".venv"
 BIN = ENV / ("Scripts" if os.name == "nt" else "bin")
 TORCH = "torch==2.13.0"
-EVERYTHING = "models,zoo,hub,train,corpus,search,optuna,wandb,dgl,pyg,dev"
+EVERYTHING = "models,zoo,hub,train,corpus,search,optuna,dask,wandb,dgl,pyg,dev"
 EXTRAS = {"demo": "models", "check": EVERYTHING, "install": EVERYTHING}
 CHECKS = (
     ("ruff", "format", "--check", "."),

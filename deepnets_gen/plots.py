@@ -16,6 +16,7 @@ from ghn.adapters import MissingExtraError
 
 OURS, THEIRS, PAPER = "#7da7d9", "#c4501b", "#2f7d4f"
 INK = "#1c2733"
+COLOURS = (OURS, THEIRS, PAPER, INK, "#8a63b0", "#c9a227")  # of lines, in turn
 BINS = (8, 40)  # fewest and most
 SIZE = (6.0, 3.0)  # inches, at 72 pixels each
 ROW = 0.24  # inches of a bar
@@ -97,11 +98,24 @@ def steps(
     """Lines of (x, y) that stay level between points. dots: mark the points. labels, name: as for `scatter`."""
     with _figure(SIZE) as drawing:
         marker = "o" if dots else ""
-        for (label, (x, y)), colour in zip(lines.items(), itertools.cycle((OURS, THEIRS, PAPER, INK))):
+        for (label, (x, y)), colour in zip(lines.items(), itertools.cycle(COLOURS)):
             drawing.axes.step(x, y, where="post", color=colour, label=label, marker=marker, markersize=3.5)
         drawing.axes.set(xlabel=labels[0], ylabel=labels[1])
         if len(lines) > 1:
             drawing.axes.legend(fontsize=9)
+        return drawing.svg(name)
+
+
+def bands(lines: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], labels: tuple[str, str], name: str) -> str:
+    """Lines of (x, mean, deviation) with what is one deviation away shaded; x by its logarithm, with 0. labels, name:
+    as for `scatter`."""
+    with _figure(SIZE) as drawing:
+        for (label, (x, y, spread)), colour in zip(lines.items(), itertools.cycle(COLOURS)):
+            drawing.axes.plot(x, y, "o-", color=colour, label=label, markersize=3)
+            drawing.axes.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, linewidth=0)
+        drawing.axes.set_xscale("symlog", linthresh=1)
+        drawing.axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, None))
+        drawing.axes.legend(fontsize=9)
         return drawing.svg(name)
 
 

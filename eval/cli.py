@@ -1,10 +1,12 @@
-"""The commands `ghn score`, `ghn evaluate` and `ghn demo`. Heavy imports wait inside the handlers."""
+"""The commands `ghn score`, `ghn evaluate`, `ghn demo` and `ghn accept`. Heavy imports wait inside the handlers."""
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from eval import finetune_cli
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +29,7 @@ def register(commands: Any) -> None:
     _register_evaluate(commands)
     _register_demo(commands)
     _register_accept(commands)
+    finetune_cli.register(commands)
 
 
 def _register_score(commands: Any) -> None:

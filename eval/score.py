@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ghn.errors import ModelError
 from ghn.norms import batch_statistics
 from train.data import ImageSet
+from train.sgd import logits
 
 BATCH = 64  # the published protocol: batch norms see 64 test images at a time
 
@@ -47,9 +47,9 @@ def score(
     Raises ModelError where the model does not give a row of logits per image.
     """
     began, correct, loss, done = time.perf_counter(), 0, 0.0, 0
-    for logits, y in logits_of(model, images, batch):
-        correct += int((logits.argmax(dim=1) == y).sum())
-        loss += F.cross_entropy(logits, y, reduction="sum").item()
+    for rows, y in logits_of(model, images, batch):
+        correct += int((rows.argmax(dim=1) == y).sum())
+        loss += F.cross_entropy(rows, y, reduction="sum").item()
         done += len(y)
         progress(done)
     return Score(correct / len(images), loss / len(images), len(images), batch, time.perf_counter() - began)
@@ -64,7 +64,7 @@ def logits_of(model: nn.Module, images: ImageSet, batch: int = BATCH) -> Iterato
     try:
         with batch_statistics(model):
             for x, y in images.batches(batch):
-                yield _logits(model, x, len(images.classes)), y
+                yield logits(model, x, len(images.classes)), y
     finally:
         model.train(was_training)
 
@@ -74,19 +74,3 @@ def _channels_last(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-
-
-def _logits(model: nn.Module, x: Tensor, classes: int) -> Tensor:
-    try:
-        out = model(x)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ModelError(f"{type(model).__name__} cannot run on {x.shape[-1]}-pixel images: {reason}") from error
-    out = getattr(out, "logits", out)
-    out = out[0] if isinstance(out, tuple | list) else out
-    if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[0] != len(x):
-        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ModelError(f"{type(model).__name__} gives {shape} for {len(x)} images, not a row of logits each")
-    if out.shape[1] < classes:
-        raise ModelError(f"{type(model).__name__} tells {out.shape[1]} classes apart, the images have {classes}")
-    return out.float()

@@ -28,5 +28,12 @@ def as_stored(value: "Tensor", shape: tuple[int, ...], axes: str) -> "Tensor":
     return value.reshape([shape[a] for a in order]).permute([order.index(a) for a in range(len(order))]).contiguous()
 
 
+def by_outputs(value: "Tensor", axes: str) -> "Tensor":
+    """A weight of a layer as (out, in, *kernel), a copy where the order changes; the inverse of `as_stored`."""
+    if not axes:
+        return value
+    return value.permute(_order(axes)).reshape(outputs_first(tuple(value.shape), axes))
+
+
 def _order(axes: str) -> list[int]:
     return sorted(range(len(axes)), key=lambda a: "oik".index(axes[a]))

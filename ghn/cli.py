@@ -45,7 +45,7 @@ MODEL is one of
   transformers/FILE.json              the network of a config.json of transformers, in its sizes
   deepnets/SPLIT/INDEX                a generated network, e.g. deepnets/test/0
   package.module:factory              your function, which returns a torch.nn.Module; the current directory is
-                                      searched first; it gets num_classes and image_size if it accepts them
+  FILE.py:factory                     searched first; it gets num_classes and image_size if it accepts them
 At 64 pixels and below, the stems of torchvision's networks are adjusted: less downsampling in the first layers."""
 
 

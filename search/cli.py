@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ghn.cli import positive
@@ -13,9 +14,11 @@ from search.options import EVALUATORS, LOWER, add_common, drawn, resources_of, s
 if TYPE_CHECKING:
     from eval.certify import Certificate
     from eval.evaluator import Cost, Evaluator, Result
+    from eval.finetune import Curve
     from eval.tabular import Tabular
     from search.driver import Outcome
     from search.evaluators import Resources
+    from search.finish import Finalist
     from search.objective import Objective
     from search.space import SearchSpace
 
@@ -26,6 +29,7 @@ examples:
   ghn search --space nasbench201 --strategy evolution --evaluator tabular:cifar10_valid_12 --budget 300 \\
       --truth cifar10_test_200 --tables ~/nas --out runs/evolution
   ghn search --space deepnets --strategy evolution --evaluator predicted --budget 30m --data ~/cifar10 --out runs/deep
+  ghn search --space deepnets --strategy random --evaluator predicted --budget 200 --finish 5 ...
   ghn search --space macro --strategy nsga2 --evaluator predicted+flops --maximise accuracy --minimise flops ...
 The same command goes on where a killed run stopped. --neighbors makes random search NA-RS; random search with
 --evaluator naswot is NASWOT's, evolution with --warm naswot:500 is AREA."""
@@ -82,7 +86,7 @@ def run_search(args: argparse.Namespace) -> int:
     from search.history import History
     from search.report import search_page
     from search.strategies import make_strategy
-    from search.workers import processes
+    from search.workers import workers
 
     resources, budget = resources_of(args), Budget.parse(args.budget)
     space, evaluator = resources.space, _evaluator(args, resources)
@@ -94,7 +98,7 @@ def run_search(args: argparse.Namespace) -> int:
     header, path = _header(args, evaluator, objective), args.out / "history.jsonl"
     with (
         History.open(path, header, space) as history,
-        processes(args.workers, evaluator) as (executor, working),
+        workers(args.workers, args.cluster, evaluator) as (executor, working),
         closing(_Bar(budget.evaluations, objective, len(history))) as bar,
     ):
         outcome = search(
@@ -109,13 +113,14 @@ def run_search(args: argparse.Namespace) -> int:
             progress=bar,
             oracle=args.oracle,
         )
+    last = _finished(args, resources, objective, outcome) if args.finish else []
     certificate = _certified(args, space, evaluator, objective, truth) if truth else None
     truths = {r.arch.genes: truth.values[r.arch.genes] for r in outcome.best if truth and r.arch.genes in truth.values}
     title = f"{args.space}: {args.strategy} by {args.evaluator}"
-    write(args.out / "report.html", search_page(title, space, objective, outcome, certificate, truths).encode())
-    write_json(args.out / "result.json", _summary(outcome, certificate, truths))
-    _export(args, resources, outcome)
-    _tell(args, space, outcome, certificate, truths)
+    write(args.out / "report.html", search_page(title, space, objective, outcome, certificate, truths, last).encode())
+    write_json(args.out / "result.json", _summary(outcome, certificate, truths, last))
+    _export(args, resources, outcome, last)
+    _tell(args, space, outcome, certificate, truths, last)
     return 0
 
 
@@ -236,6 +241,21 @@ class _Bar:
         self._bar.close()
 
 
+class _Steps:
+    """Progress of training on stderr."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, unit="step", desc="finalists", file=sys.stderr, disable=None)
+
+    def __call__(self, curve: "Curve", step: int) -> None:
+        self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
 def _certified(
     args: argparse.Namespace, space: "SearchSpace", evaluator: "Evaluator", objective: "Objective", truth: "Tabular"
 ) -> "Certificate":
@@ -255,8 +275,38 @@ def _certified(
     )
 
 
+def _finished(
+    args: argparse.Namespace, resources: "Resources", objective: "Objective", outcome: "Outcome"
+) -> "list[Finalist]":
+    """The best few trained from predicted weights, best by validation images first; resumable by itself."""
+    from dataclasses import replace
+
+    from eval.finetune import FEW_SHOT, Parts, Start
+    from eval.images import SearchImages
+    from search.finish import finalists, finish
+
+    chosen = finalists(outcome.results, objective, args.finish)
+    side = args.image_size or resources.hyper.image_size
+    train, val = (SearchImages.load(args.data, part, side=side).images for part in ("train", "val"))
+    schedule = replace(FEW_SHOT, steps=args.finish_steps, lr=args.finish_rate)
+    with closing(_Steps(len(chosen) * args.finish_steps)) as bar:
+        return finish(
+            resources.space,
+            chosen,
+            Start("predicted", resources.hyper),
+            Parts(train, val, val),
+            schedule,
+            seed=args.seed,
+            folder=args.out / "training",
+            progress=bar,
+        )
+
+
 def _summary(
-    outcome: "Outcome", certificate: "Certificate | None", truths: Mapping[tuple[int, ...], float]
+    outcome: "Outcome",
+    certificate: "Certificate | None",
+    truths: Mapping[tuple[int, ...], float],
+    last: "list[Finalist]",
 ) -> dict[str, Any]:
     spent = outcome.spent
     return {
@@ -265,20 +315,28 @@ def _summary(
         "best": [
             {**r.arch.to_dict(), "metrics": dict(r.metrics), "truth": truths.get(r.arch.genes)} for r in outcome.best
         ],
+        "finalists": [
+            {**f.result.arch.to_dict(), "metrics": dict(f.result.metrics), "curve": asdict(f.curve)} for f in last
+        ],
         "certificate": certificate.to_dict() if certificate else None,
     }
 
 
-def _export(args: argparse.Namespace, resources: "Resources", outcome: "Outcome") -> None:
-    """The winner with predicted weights, where it makes a module that the GHN can predict."""
+def _export(args: argparse.Namespace, resources: "Resources", outcome: "Outcome", last: "list[Finalist]") -> None:
+    """The winner with predicted weights, or the first of the finalists as trained, where it makes a module that the GHN
+    can predict."""
     from ghn.errors import GHNError
     from search.export import export
+    from search.finish import trained
 
     if not outcome.best:
         return
     try:
-        side = args.image_size or resources.hyper.image_size
-        export(resources.space, outcome.best[0].arch, args.out / "winner", resources.hyper, side)
+        space, hyper = resources.space, resources.hyper
+        side = args.image_size or hyper.image_size
+        folder, arch = args.out / "winner", last[0].result.arch if last else outcome.best[0].arch
+        model = trained(space, last[0], len(hyper.classes), side, args.out / "training") if last else None
+        export(space, arch, folder, hyper, side, model)
     except GHNError as error:
         print(f"the winner is not exported: {error}", file=sys.stderr)
 
@@ -289,11 +347,15 @@ def _tell(
     outcome: "Outcome",
     certificate: "Certificate | None",
     truths: Mapping[tuple[int, ...], float],
+    last: "list[Finalist]",
 ) -> None:
     for result in outcome.best[:5]:
         metrics = ", ".join(f"{name} {value:.6g}" for name, value in result.metrics.items())
         truth = truths.get(result.arch.genes)
         print(f"{space.describe(result.arch)}: {metrics}" + ("" if truth is None else f"; {args.truth} {truth:.6g}"))
+    for finalist in last:
+        said = finalist.curve.error or f"validation accuracy {finalist.curve.val:.2%}"
+        print(f"trained for {args.finish_steps} steps: {space.describe(finalist.result.arch)}: {said}")
     if not outcome.best:
         print("nothing was found: every evaluation failed or was beyond a limit; see history.jsonl")
     if certificate is None:

@@ -82,7 +82,8 @@ def _zerocost(r: Resources, name: str, argument: str) -> Evaluator:
 
 def _trained(r: Resources, name: str, argument: str) -> Evaluator:
     from eval.images import SearchImages
-    from eval.trained import Schedule, Trained
+    from eval.trained import Trained
+    from train.sgd import Schedule
 
     if not argument.isdecimal() or int(argument) < 1:
         raise SearchError(f"'trained' needs a number of epochs, as trained:3, not {argument!r}")

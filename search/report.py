@@ -15,6 +15,7 @@ from eval.report import summary
 from ghn.errors import GHNError
 from ghn.page import document, figure, picture, table
 from search.driver import Outcome
+from search.finish import Finalist
 from search.objective import Objective
 from search.space import SearchSpace
 
@@ -30,8 +31,12 @@ def search_page(
     outcome: Outcome,
     certificate: Certificate | None,
     truths: Mapping[tuple[int, ...], float],
+    last: Sequence[Finalist] = (),
 ) -> str:
-    """The page. truths: of the best, by genes, as far as known. Raises MissingExtraError without matplotlib."""
+    """The page. truths: of the best, by genes, as far as known. last: those that were trained.
+
+    Raises MissingExtraError without matplotlib.
+    """
     spent = outcome.spent
     failed = sum(r.error is not None for r in outcome.results)
     said = f"{spent.evaluations:,} evaluations, {spent.images:,} images, {spent.seconds:,.1f} s; {failed:,} failed."
@@ -39,7 +44,9 @@ def search_page(
     parts += [f"<p><b>{escape(ORACLE)}</b></p>"] if outcome.oracle else []
     parts += ["<h2>What was found</h2>", _best(space, outcome.best, truths)]
     parts += [f'<div class="charts">{"".join(_charts(objective, outcome))}</div>']
-    parts += _winner(space, outcome.best[0]) if outcome.best else []
+    parts += _finalists(space, last) if last else []
+    winner = last[0].result if last else outcome.best[0] if outcome.best else None
+    parts += _winner(space, winner) if winner else []
     parts.append("<h2>What the scores are worth</h2>")
     parts += summary({"this search's evaluator": certificate}) if certificate else [f"<p>{escape(UNKNOWN)}</p>"]
     return document(title, parts)
@@ -62,6 +69,19 @@ def _best(space: SearchSpace, best: Sequence[Result], truths: Mapping[tuple[int,
         rows.append([metrics, "" if truth is None else f"{truth:.6g}", space.describe(result.arch)])
     more = f"<p>and {len(best) - SHOWN} more in result.json</p>" if len(best) > SHOWN else ""
     return table(["score", "truth", "architecture"], rows) + more
+
+
+def _finalists(space: SearchSpace, last: Sequence[Finalist]) -> list[str]:
+    rows = [
+        [
+            f.curve.error or f"{f.curve.val:.2%}",
+            *(f"{v:.6g}" for v in f.result.metrics.values()),
+            space.describe(f.result.arch),
+        ]
+        for f in last
+    ]
+    heads = ["validation accuracy", *last[0].result.metrics, "architecture"]
+    return ["<h2>The best, trained from predicted weights</h2>", table(heads, rows)]
 
 
 def _charts(objective: Objective, outcome: Outcome) -> list[str]:

@@ -2,16 +2,17 @@
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import get_context
 
 from eval.evaluator import Arch, Evaluator, Result
+from search.errors import SearchError
 
 _held: list[Evaluator] = []  # in a worker: its evaluator
 
 
 class Held(Evaluator):
-    """The same evaluator; what is sent to a worker of `processes` is not it, but word to use the one held there."""
+    """The same evaluator; what is sent to a worker is not it, but word to use the one held there."""
 
     def __init__(self, inner: Evaluator) -> None:
         self.inner = inner
@@ -38,15 +39,29 @@ def processes(count: int, evaluator: Evaluator) -> Generator[tuple[Executor | No
     if count < 1:
         yield None, evaluator
         return
-    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(evaluator,)) as pool:
+    with ProcessPoolExecutor(count, get_context("spawn"), initializer=begin, initargs=(evaluator,)) as pool:
         yield pool, Held(evaluator)
 
 
-def _begin(evaluator: Evaluator) -> None:
+def workers(
+    count: int, cluster: str | None, evaluator: Evaluator
+) -> AbstractContextManager[tuple[Executor | None, Evaluator]]:
+    """`processes`, or where a cluster is named, its workers (`search.cluster`). Raises SearchError where both are."""
+    if cluster is None:
+        return processes(count, evaluator)
+    if count:
+        raise SearchError("--workers are processes of this machine, --cluster has its own; give one")
+    from search.cluster import dask
+
+    return dask(cluster, evaluator)
+
+
+def begin(evaluator: Evaluator) -> None:
+    """Makes this process a worker, of one thread, that holds the evaluator."""
     import torch
 
     torch.set_num_threads(1)
-    _held.append(evaluator)
+    _held[:] = [evaluator]
 
 
 def _of_this_worker() -> Evaluator:

@@ -18,6 +18,7 @@ ALONE = {
     "wandb": {"train/log.py"},
     "pyarrow": {"train/cifar.py", "deepnets_gen/export.py", "eval/tables.py"},
     "optuna": {"search/strategies/optuna.py"},
+    "distributed": {"search/cluster.py"},
     "h5py": {"deepnets_gen/official.py"},
     "torch_geometric": {"ghn/adapters/pyg.py"},
     "matplotlib": {"train/log.py", "deepnets_gen/plots.py"},

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-INITIAL, IMAGES, DROPOUT = range(3)  # what a draw is for
+INITIAL, IMAGES, DROPOUT, ORDER = range(4)  # what a draw is for
 
 
 def mixed(seed: int, step: int, purpose: int, place: int = 0) -> int:

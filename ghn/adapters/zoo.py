@@ -76,9 +76,10 @@ def resolve(name: str, num_classes: int, image_size: int | None, device: str = "
     name: 'torchvision/NAME', 'timm/NAME', 'transformers/TYPE' for what TYPE is mostly used for, 'transformers/TYPE/
     AutoModelForMaskedLM' for another of its networks, or 'transformers/CONFIG.json' for one in sizes of its own,
     'PREFIX/...' of an entry point in `ghn.models`, a bare
-    NAME (looked for in torchvision, then timm), or 'package.module:factory', whose function is called with those of
-    `num_classes` and `image_size` that it accepts. image_size: None for the network's own. The stems of torchvision's
-    networks, made for 224 pixels, are adjusted for small images; of its detectors only the backbone comes.
+    NAME (looked for in torchvision, then timm), or 'package.module:factory' or 'FILE.py:factory', whose function is
+    called with those of `num_classes` and `image_size` that it accepts. image_size: None for the network's own. The
+    stems of torchvision's networks, made for 224 pixels, are adjusted for small images; of its detectors only the
+    backbone comes.
     device: 'meta' or 'cpu'; networks that cannot be built on meta come with their buffers, or wholly, on the CPU.
     Raises ModelError where nothing has that name or building it
     fails, MissingExtraError where the library is not installed.
@@ -191,7 +192,7 @@ def _unknown(name: str, libraries: tuple[str, ...]) -> ModelError:
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     hint = f"; similar: {', '.join(near)}" if near else ""
     absent = [f"{x} is not installed ({PIP[x]})" for x in libraries if not installed(x)]
-    forms = "" if near else "; your own network is given as 'package.module:factory'"
+    forms = "" if near else "; your own network is given as 'package.module:factory' or 'FILE.py:factory'"
     where = f" in {libraries[0]}" if len(libraries) == 1 else ""
     return ModelError(f"no model {name!r}{where}{hint}{forms}" + "".join(f"; {a}" for a in absent))
 
@@ -346,10 +347,10 @@ def _from_factory(name: str, num_classes: int, image_size: int | None, device: s
 def _load_factory(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     if not attribute or not module_name or module_name.startswith("."):
-        raise ModelError(f"no model {name!r}: give 'package.module:factory'")
+        raise ModelError(f"no model {name!r}: give 'package.module:factory' or 'FILE.py:factory'")
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            found: Any = _mended(lambda: importlib.import_module(module_name))
+            found: Any = _mended(lambda: _module(module_name))
     except (Exception, SystemExit) as error:  # whatever the user's own file raises
         raise ModelError(f"{name}: importing {module_name!r} failed: {_text(error)}") from error
     for part in attribute.split("."):
@@ -361,6 +362,18 @@ def _load_factory(name: str) -> Callable[..., Any]:
     if not callable(found):
         raise ModelError(f"{name} is {_article(type(found).__name__)}; give a function that returns a torch.nn.Module")
     return found
+
+
+def _module(name: str) -> ModuleType:
+    """The module of this name, or of this file."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(os.path.basename(name).removesuffix(".py"), name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _near(attribute: str, module: ModuleType) -> str:
