@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ghn.cli import DEFAULT, positive
+from ghn.cli import DEFAULT, positive, rate
 
 if TYPE_CHECKING:
     from eval.finetune import Curve, Start, Subject
@@ -51,7 +51,7 @@ def register(commands: Any) -> None:
     p.add_argument("--epochs", type=positive, metavar="N", help="of training (default 50)")
     p.add_argument("--steps", type=positive, metavar="N", help="of training, in place of epochs")
     p.add_argument("--batch", type=positive, default=96, metavar="B", help="images a step (default 96)")
-    p.add_argument("--rates", nargs="+", type=_rate, default=[0.01, 0.03, 0.1], metavar="LR", help="to choose from")
+    p.add_argument("--rates", nargs="+", type=rate, default=[0.01, 0.03, 0.1], metavar="LR", help="to choose from")
     p.add_argument("--weight-decay", type=float, default=1e-3, metavar="W", help="default 0.001")
     p.add_argument("--seeds", type=positive, default=3, metavar="N", help="trainings of each start (default 3)")
     p.add_argument("--images", type=positive, metavar="N", help="test images, evenly by class (default: all)")
@@ -64,16 +64,6 @@ def register(commands: Any) -> None:
     p.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: all)")
     p.add_argument("--json", action="store_true", help="print JSON instead of text")
     p.set_defaults(handler=run_finetune)
-
-
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no learning rate")
-    return value
 
 
 def run_finetune(args: argparse.Namespace) -> int:

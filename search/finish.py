@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from eval.evaluator import Arch, Result, digest
 from eval.finetune import Curve, Parts, Start, Subject, tune
+from ghn.errors import TrainingError
 from search.objective import Objective
 from search.space import SearchSpace
 
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finalist:
-    """One that was trained, and how."""
+    """One that was trained, for these classes, and how."""
 
     result: Result
     curve: Curve
+    classes: tuple[str, ...]
 
 
 def finalists(results: Sequence[Result], objective: Objective, count: int) -> list[Result]:
@@ -53,7 +55,8 @@ def finish(
     for result in chosen:
         subject = subject_of(space, result.arch, len(parts.train.classes), parts.train.side)
         place = folder / digest([result.arch.key]) if folder else None
-        found.append(Finalist(result, tune(subject, start, parts, schedule, seed, folder=place, progress=progress)))
+        curve = tune(subject, start, parts, schedule, seed, folder=place, progress=progress)
+        found.append(Finalist(result, curve, parts.train.classes))
     return sorted(found, key=lambda f: -f.curve.val)
 
 
@@ -62,12 +65,13 @@ def subject_of(space: SearchSpace, arch: Arch, classes: int, side: int) -> Subje
     return Subject(arch.key, lambda: space.build(arch, classes, side), space.graph(arch, classes, side))
 
 
-def trained(space: SearchSpace, finalist: Finalist, classes: int, side: int, folder: Path) -> "nn.Module":
-    """The network with the weights that `finish` left in this folder."""
+def trained(space: SearchSpace, finalist: Finalist, side: int, folder: Path) -> "nn.Module":
+    """The network with the weights that `finish` left in this folder. Raises TrainingError where it diverged."""
     from safetensors.torch import load_file
 
     arch = finalist.result.arch
-    model = space.build(arch, classes, side)
-    file = folder / digest([arch.key]) / f"{finalist.curve.name}.safetensors"
-    model.load_state_dict(load_file(file))
+    if finalist.curve.error is not None:
+        raise TrainingError(f"{space.describe(arch)}: {finalist.curve.error}")
+    model = space.build(arch, len(finalist.classes), side)
+    model.load_state_dict(load_file(folder / digest([arch.key]) / f"{finalist.curve.name}.safetensors"))
     return model
