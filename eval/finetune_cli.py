@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,18 +79,17 @@ def run_finetune(args: argparse.Namespace) -> int:
     subject = _subject(args, len(parts.train.classes), side)
     schedule = _schedule(args)
     total = schedule.total(len(parts.train)) * len(starts) * (len(args.rates) + args.seeds - 1)
-    bar = _Bar(total)
-    found = finetune(
-        subject,
-        starts,
-        parts,
-        schedule,
-        rates=args.rates,
-        seeds=range(args.seeds),
-        folder=args.out / "training",
-        progress=bar,
-    )
-    bar.close()
+    with closing(Steps(total)) as bar:
+        found = finetune(
+            subject,
+            starts,
+            parts,
+            schedule,
+            rates=args.rates,
+            seeds=range(args.seeds),
+            folder=args.out / "training",
+            progress=bar,
+        )
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k != "handler"}
     record: dict[str, Any] = {"settings": settings, "params": subject.graph.num_params, "classes": parts.train.classes}
     record |= {"images": len(parts.train), "test_images": len(parts.shown), "image_size": side, **summary(found)}
@@ -154,8 +154,8 @@ def _schedule(args: argparse.Namespace) -> "Schedule":
     return replace(FEW_SHOT, epochs=epochs, steps=args.steps, batch=args.batch, weight_decay=args.weight_decay)
 
 
-class _Bar:
-    """Progress on stderr over all trainings, with the one under way."""
+class Steps:
+    """Progress on stderr over so many steps of all trainings, with the one under way."""
 
     def __init__(self, total: int) -> None:
         from tqdm import tqdm

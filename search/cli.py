@@ -14,7 +14,6 @@ from search.options import EVALUATORS, LOWER, add_common, drawn, resources_of, s
 if TYPE_CHECKING:
     from eval.certify import Certificate
     from eval.evaluator import Cost, Evaluator, Result
-    from eval.finetune import Curve
     from eval.tabular import Tabular
     from search.driver import Outcome
     from search.evaluators import Resources
@@ -245,21 +244,6 @@ class _Bar:
         self._bar.close()
 
 
-class _Steps:
-    """Progress of training on stderr."""
-
-    def __init__(self, total: int) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total, unit="step", desc="finalists", file=sys.stderr, disable=None)
-
-    def __call__(self, curve: "Curve", step: int) -> None:
-        self._bar.update()
-
-    def close(self) -> None:
-        self._bar.close()
-
-
 def _certified(
     args: argparse.Namespace, space: "SearchSpace", evaluator: "Evaluator", objective: "Objective", truth: "Tabular"
 ) -> "Certificate":
@@ -286,6 +270,7 @@ def _finished(
     from dataclasses import replace
 
     from eval.finetune import FEW_SHOT, Parts, Start
+    from eval.finetune_cli import Steps
     from eval.images import SearchImages
     from search.finish import finalists, finish
 
@@ -293,7 +278,7 @@ def _finished(
     side = args.image_size or resources.hyper.image_size
     train, val = (SearchImages.load(args.data, part, side=side).images for part in ("train", "val"))
     schedule = replace(FEW_SHOT, steps=args.finish_steps, lr=args.finish_rate)
-    with closing(_Steps(len(chosen) * args.finish_steps)) as bar:
+    with closing(Steps(len(chosen) * args.finish_steps)) as bar:
         return finish(
             resources.space,
             chosen,

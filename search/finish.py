@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepnets_gen.genotype import GenotypeError
 from eval.evaluator import Arch, Result, digest
 from eval.finetune import Curve, Parts, Start, Subject, tune
 from ghn.errors import TrainingError
@@ -46,16 +47,19 @@ def finish(
     folder: Path | None = None,
     progress: Callable[[Curve, int], object] = lambda curve, step: None,
 ) -> list[Finalist]:
-    """Every one of these trained from this start, best on `parts.val` first; those that diverge come last.
+    """Every one of these trained from this start, best on `parts.val` first; last those that diverge or are none.
 
     parts: `shown` is what curves are drawn with; in a search it is `val` again. folder: what is trained is kept there
-    and not done again, final weights among it. Raises GenotypeError where one makes no module.
+    and not done again, final weights among it.
     """
     found = []
     for result in chosen:
-        subject = subject_of(space, result.arch, len(parts.train.classes), parts.train.side)
         place = folder / digest([result.arch.key]) if folder else None
-        curve = tune(subject, start, parts, schedule, seed, folder=place, progress=progress)
+        try:
+            subject = subject_of(space, result.arch, len(parts.train.classes), parts.train.side)
+            curve = tune(subject, start, parts, schedule, seed, folder=place, progress=progress)
+        except GenotypeError as error:  # scored by a table, and no network
+            curve = Curve(start.name, schedule.lr, seed, error=str(error))
         found.append(Finalist(result, curve, parts.train.classes))
     return sorted(found, key=lambda f: -f.curve.val)
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from eval.evaluator import Cost, Result
 from eval.finetune import Parts, Start
+from eval.score import score
 from ghn.adapters.zoo import resolve
 from ghn.cli import main
 from ghn.hyper import Hypernet
@@ -57,8 +58,9 @@ def test_the_first_is_what_validation_images_prefer(tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.*")}
     assert finish(SPACE, chosen, start, parts, schedule, folder=tmp_path) == found
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.*")} == before
-    from eval.score import score
-
+    last = finish(SPACE, [result((1, 3, 0, 0, 0, 0), 9.0), chosen[0]], start, parts, schedule, folder=tmp_path)
+    assert last[0].result == chosen[0]
+    assert last[1].curve.error is not None  # cut off from its input
     model = trained(SPACE, found[0], 8, tmp_path)
     assert score(model, parts.val).accuracy == found[0].curve.val
 
