@@ -6,6 +6,7 @@ a class of CIFAR-10, SGD with momentum, 50 epochs of a cosine, learning rate cho
 """
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -219,8 +220,10 @@ def _key(subject: Subject, start: Start, parts: Parts, schedule: Schedule) -> st
     """What tells one training from others of the same name."""
     content = [SearchImages(parts.train, "train").content, SearchImages(parts.val, "val").content, len(parts.shown)]
     hyper = start.hyper.model.state_dict().values() if start.hyper else ()
+    file = Path(start.name).read_bytes() if start.name.endswith(".safetensors") else b""
     settings = [asdict(schedule), content, parts.train.side, start.noise, start.first, subject.name]
-    return digest([json.dumps(settings), subject.graph.key, *(repr(v.double().sum().item()) for v in hyper)])
+    sums = [repr(v.double().sum().item()) for v in hyper]
+    return digest([json.dumps(settings), subject.graph.key, hashlib.sha256(file).hexdigest(), *sums])
 
 
 def _write(file: Path, model: nn.Module, key: str, curve: Curve) -> None:

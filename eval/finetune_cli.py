@@ -3,10 +3,11 @@
 import argparse
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ghn.cli import DEFAULT, positive
+from ghn.cli import DEFAULT, positive, rate
 
 if TYPE_CHECKING:
     from eval.finetune import Curve, Start, Subject
@@ -51,7 +52,7 @@ def register(commands: Any) -> None:
     p.add_argument("--epochs", type=positive, metavar="N", help="of training (default 50)")
     p.add_argument("--steps", type=positive, metavar="N", help="of training, in place of epochs")
     p.add_argument("--batch", type=positive, default=96, metavar="B", help="images a step (default 96)")
-    p.add_argument("--rates", nargs="+", type=_rate, default=[0.01, 0.03, 0.1], metavar="LR", help="to choose from")
+    p.add_argument("--rates", nargs="+", type=rate, default=[0.01, 0.03, 0.1], metavar="LR", help="to choose from")
     p.add_argument("--weight-decay", type=float, default=1e-3, metavar="W", help="default 0.001")
     p.add_argument("--seeds", type=positive, default=3, metavar="N", help="trainings of each start (default 3)")
     p.add_argument("--images", type=positive, metavar="N", help="test images, evenly by class (default: all)")
@@ -66,16 +67,6 @@ def register(commands: Any) -> None:
     p.set_defaults(handler=run_finetune)
 
 
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no learning rate")
-    return value
-
-
 def run_finetune(args: argparse.Namespace) -> int:
     """Handler of `ghn finetune`."""
     from eval.finetune import Parts, finetune
@@ -88,18 +79,17 @@ def run_finetune(args: argparse.Namespace) -> int:
     subject = _subject(args, len(parts.train.classes), side)
     schedule = _schedule(args)
     total = schedule.total(len(parts.train)) * len(starts) * (len(args.rates) + args.seeds - 1)
-    bar = _Bar(total)
-    found = finetune(
-        subject,
-        starts,
-        parts,
-        schedule,
-        rates=args.rates,
-        seeds=range(args.seeds),
-        folder=args.out / "training",
-        progress=bar,
-    )
-    bar.close()
+    with closing(Steps(total)) as bar:
+        found = finetune(
+            subject,
+            starts,
+            parts,
+            schedule,
+            rates=args.rates,
+            seeds=range(args.seeds),
+            folder=args.out / "training",
+            progress=bar,
+        )
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k != "handler"}
     record: dict[str, Any] = {"settings": settings, "params": subject.graph.num_params, "classes": parts.train.classes}
     record |= {"images": len(parts.train), "test_images": len(parts.shown), "image_size": side, **summary(found)}
@@ -164,8 +154,8 @@ def _schedule(args: argparse.Namespace) -> "Schedule":
     return replace(FEW_SHOT, epochs=epochs, steps=args.steps, batch=args.batch, weight_decay=args.weight_decay)
 
 
-class _Bar:
-    """Progress on stderr over all trainings, with the one under way."""
+class Steps:
+    """Progress on stderr over so many steps of all trainings, with the one under way."""
 
     def __init__(self, total: int) -> None:
         from tqdm import tqdm

@@ -192,6 +192,17 @@ def positive(text: str) -> int:
     return value
 
 
+def rate(text: str) -> float:
+    """The learning rate that an argument gives."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no learning rate")
+    return value
+
+
 def run_predict(args: argparse.Namespace) -> int:
     """Handler of `ghn predict`."""
     from ghn.stream import SHARDS

@@ -7,14 +7,13 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ghn.cli import positive
+from ghn.cli import positive, rate
 from search import rank_cli
 from search.options import EVALUATORS, LOWER, add_common, drawn, resources_of, scored, traits_of, whole, write_json
 
 if TYPE_CHECKING:
     from eval.certify import Certificate
     from eval.evaluator import Cost, Evaluator, Result
-    from eval.finetune import Curve
     from eval.tabular import Tabular
     from search.driver import Outcome
     from search.evaluators import Resources
@@ -67,6 +66,10 @@ def _register_search(commands: Any) -> None:
     p.add_argument(
         "--workers", type=whole, default=0, metavar="N", help="processes that evaluate (default: this one alone)"
     )
+    p.add_argument("--cluster", metavar="WHERE", help="a Dask cluster that evaluates: tcp://HOST:PORT or local:N")
+    p.add_argument("--finish", type=positive, metavar="K", help="train the best K, and choose by validation images")
+    p.add_argument("--finish-steps", type=positive, default=500, metavar="N", help="of 96 images each (default 500)")
+    p.add_argument("--finish-rate", type=rate, default=0.03, metavar="LR", help="learning rate (default 0.03)")
     p.add_argument("--truth", metavar="METRIC", help="a column to report and certify with after the search")
     p.add_argument(
         "--certify", type=positive, default=200, metavar="N", help="architectures to certify on (default 200)"
@@ -241,21 +244,6 @@ class _Bar:
         self._bar.close()
 
 
-class _Steps:
-    """Progress of training on stderr."""
-
-    def __init__(self, total: int) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total, unit="step", desc="finalists", file=sys.stderr, disable=None)
-
-    def __call__(self, curve: "Curve", step: int) -> None:
-        self._bar.update()
-
-    def close(self) -> None:
-        self._bar.close()
-
-
 def _certified(
     args: argparse.Namespace, space: "SearchSpace", evaluator: "Evaluator", objective: "Objective", truth: "Tabular"
 ) -> "Certificate":
@@ -282,6 +270,7 @@ def _finished(
     from dataclasses import replace
 
     from eval.finetune import FEW_SHOT, Parts, Start
+    from eval.finetune_cli import Steps
     from eval.images import SearchImages
     from search.finish import finalists, finish
 
@@ -289,7 +278,7 @@ def _finished(
     side = args.image_size or resources.hyper.image_size
     train, val = (SearchImages.load(args.data, part, side=side).images for part in ("train", "val"))
     schedule = replace(FEW_SHOT, steps=args.finish_steps, lr=args.finish_rate)
-    with closing(_Steps(len(chosen) * args.finish_steps)) as bar:
+    with closing(Steps(len(chosen) * args.finish_steps)) as bar:
         return finish(
             resources.space,
             chosen,
@@ -326,17 +315,19 @@ def _export(args: argparse.Namespace, resources: "Resources", outcome: "Outcome"
     """The winner with predicted weights, or the first of the finalists as trained, where it makes a module that the GHN
     can predict."""
     from ghn.errors import GHNError
-    from search.export import export
+    from search.export import export, predicted
     from search.finish import trained
 
     if not outcome.best:
         return
     try:
         space, hyper = resources.space, resources.hyper
-        side = args.image_size or hyper.image_size
-        folder, arch = args.out / "winner", last[0].result.arch if last else outcome.best[0].arch
-        model = trained(space, last[0], len(hyper.classes), side, args.out / "training") if last else None
-        export(space, arch, folder, hyper, side, model)
+        side, arch = args.image_size or hyper.image_size, last[0].result.arch if last else outcome.best[0].arch
+        if last:
+            model, classes = trained(space, last[0], side, args.out / "training"), last[0].classes
+        else:
+            model, classes = predicted(space, arch, hyper, side), hyper.classes
+        export(space, arch, args.out / "winner", model, classes, side)
     except GHNError as error:
         print(f"the winner is not exported: {error}", file=sys.stderr)
 

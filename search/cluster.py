@@ -23,8 +23,8 @@ def dask(where: str, evaluator: Evaluator) -> Generator[tuple[Executor, Evaluato
     """An executor on a Dask cluster, and the evaluator to search with.
 
     where: the scheduler's address, or 'local:N' for N processes of this machine. Every worker, also one that joins
-    later, is sent the evaluator once. Raises SearchError where there is no cluster, or a worker has several threads:
-    scores are drawn from torch's own generator, which threads would share.
+    later, is sent the evaluator once, and keeps it; searches can share a cluster. Raises SearchError where there is no
+    cluster, or a worker has several threads: scores are drawn from torch's own generator, which threads would share.
     """
     try:
         import distributed
@@ -39,7 +39,7 @@ def dask(where: str, evaluator: Evaluator) -> Generator[tuple[Executor, Evaluato
             )
 
         class Holds(distributed.WorkerPlugin):
-            name = "ghn evaluator"
+            name = evaluator.fingerprint
 
             def setup(self, worker: Any) -> None:
                 begin(evaluator)

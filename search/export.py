@@ -16,29 +16,24 @@ if TYPE_CHECKING:
 SOURCE, WEIGHTS, RECORD = "network.py", "weights.safetensors", "arch.json"
 
 
-def export(
-    space: SearchSpace,
-    arch: Arch,
-    folder: Path,
-    hyper: "Hypernet",
-    image_size: int,
-    trained: "nn.Module | None" = None,
-) -> None:
-    """Writes the network, with predicted weights or those of `trained`. network.py: its class `Network`, of torch's
-    layers alone. weights.safetensors: its state_dict. arch.json: the architecture.
+def predicted(space: SearchSpace, arch: Arch, hyper: "Hypernet", image_size: int) -> "nn.Module":
+    """The network with predicted weights. Raises GenotypeError where there is none of this image size."""
+    classes = len(hyper.classes)
+    return hyper.init(space.build(arch, classes, image_size), graph=space.graph(arch, classes, image_size))
 
-    Batch norms of our spaces go by batch statistics, so that batches need two images or more. Raises GenotypeError
-    where the architecture makes no module of this image size.
+
+def export(
+    space: SearchSpace, arch: Arch, folder: Path, model: "nn.Module", classes: tuple[str, ...], image_size: int
+) -> None:
+    """Writes this architecture's network. network.py: its class `Network`, of torch's layers alone.
+    weights.safetensors: its state_dict. arch.json: the architecture.
+
+    Batch norms of our spaces go by batch statistics, so that batches need two images or more.
     """
     from safetensors.torch import save
 
     from search.source import source
 
-    classes = hyper.classes
-    model = trained
-    if model is None:
-        model = space.build(arch, len(classes), image_size)
-        model = hyper.init(model, graph=space.graph(arch, len(classes), image_size))
     text = source(model.eval(), f"{space.name}: {space.describe(arch)}", image_size, len(classes))
     record = {**arch.to_dict(), "choices": space.choices(arch), "classes": classes, "image_size": image_size}
     folder.mkdir(parents=True, exist_ok=True)

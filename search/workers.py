@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from eval.evaluator import Arch, Evaluator, Result
 from search.errors import SearchError
 
-_held: list[Evaluator] = []  # in a worker: its evaluator
+_held: dict[str, Evaluator] = {}  # in a worker: by fingerprint, for a cluster may serve several searches
 
 
 class Held(Evaluator):
@@ -30,7 +30,20 @@ class Held(Evaluator):
         return self.inner.measure(arch, seed)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _of_this_worker, ()
+        return Here, (self.fingerprint,)
+
+
+class Here(Evaluator):
+    """In a worker: the evaluator held there, looked for only when asked, since schedulers too read what is sent."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def evaluate(self, archs: Sequence[Arch], seed: int = 0) -> list[Result]:
+        return _held[self.fingerprint].evaluate(archs, seed)
+
+    def measure(self, arch: Arch, seed: int) -> tuple[dict[str, float], int]:
+        return _held[self.fingerprint].measure(arch, seed)
 
 
 @contextmanager
@@ -61,8 +74,4 @@ def begin(evaluator: Evaluator) -> None:
     import torch
 
     torch.set_num_threads(1)
-    _held[:] = [evaluator]
-
-
-def _of_this_worker() -> Evaluator:
-    return _held[0]
+    _held[evaluator.fingerprint] = evaluator

@@ -15,18 +15,21 @@ distributed = pytest.importorskip(
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning", "default::ResourceWarning")
 
 
-def found(count: int, cluster: str | None, seed: int) -> Outcome:
-    strategy = make_strategy("evolution", Toy(), TOTAL, seed, population=6, sample=3)
+def found(count: int, cluster: str | None, *seeds: int) -> list[Outcome]:
+    """What a search finds with each seed, on the same workers."""
+    outcomes = []
     with workers(count, cluster, Digits()) as (executor, evaluator):
-        return search(strategy, evaluator, Budget(24), batch=3, seed=seed, executor=executor)
+        for seed in seeds:
+            strategy = make_strategy("evolution", Toy(), TOTAL, seed, population=6, sample=3)
+            outcomes.append(search(strategy, evaluator, Budget(24), batch=3, seed=seed, executor=executor))
+    return outcomes
 
 
 def test_two_workers_of_a_cluster_find_what_two_processes_and_none_do() -> None:
-    for seed in (0, 1):
-        alone, pair, cluster = found(0, None, seed), found(2, None, seed), found(0, "local:2", seed)
-        assert alone.results == pair.results == cluster.results
-        assert alone.best == cluster.best
-    assert found(0, None, 0).results != found(0, None, 1).results
+    alone, pair, cluster = found(0, None, 0, 1), found(2, None, 0, 1), found(0, "local:2", 0, 1)
+    assert [o.results for o in alone] == [o.results for o in pair] == [o.results for o in cluster]
+    assert [o.best for o in alone] == [o.best for o in cluster]
+    assert alone[0].results != alone[1].results
 
 
 def test_a_cluster_of_threads_is_refused() -> None:

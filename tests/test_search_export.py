@@ -17,7 +17,7 @@ from ghn.errors import GHNError, ModelError
 from ghn.hyper import Hypernet
 from ghn.model import GHN, GHNConfig
 from search.errors import SearchError
-from search.export import export
+from search.export import export, predicted
 from search.source import source
 from search.space import SearchSpace
 from search.spaces import SPACES, make_space
@@ -68,7 +68,7 @@ def test_winners_of_every_space_run_without_us(tmp_path: Path) -> None:
         space, side = small(name), SIDES.get(name, 32)
         for i, arch in enumerate(buildable(space, side, 2)):
             folder = tmp_path / f"{name}{i}"
-            export(space, arch, folder, hyper, side)
+            export(space, arch, folder, predicted(space, arch, hyper, side), CLASSES, side)
             model = hyper.init(space.build(arch, 10, side)).eval()
             x = torch.linspace(-1, 1, 3 * 3 * side * side).sin().view(3, 3, side, side)
             torch.save(x, folder / "x")
@@ -89,7 +89,7 @@ def test_a_winner_is_a_network_like_any_other(tmp_path: Path) -> None:
     """Its file is traced, has the graph that the space states, and is trained."""
     space, hyper = small("deepnets"), ghn.load("ghn2-cifar10")
     arch = buildable(space, 16, 1)[0]
-    export(space, arch, tmp_path, hyper, 16)
+    export(space, arch, tmp_path, predicted(space, arch, hyper, 16), CLASSES, 16)
     model = resolve(f"{tmp_path / 'network.py'}:Network", 10, 16, device="cpu")
     assert ghn.trace(model).key == space.graph(arch, 10, 16).key
     model.train()(torch.randn(4, 3, 16, 16)).sum().backward()

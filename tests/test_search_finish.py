@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from eval.evaluator import Cost, Result
 from eval.finetune import Parts, Start
+from eval.score import score
 from ghn.adapters.zoo import resolve
 from ghn.cli import main
 from ghn.hyper import Hypernet
@@ -57,9 +58,10 @@ def test_the_first_is_what_validation_images_prefer(tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.*")}
     assert finish(SPACE, chosen, start, parts, schedule, folder=tmp_path) == found
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.*")} == before
-    from eval.score import score
-
-    model = trained(SPACE, found[0], 10, 8, tmp_path)
+    last = finish(SPACE, [result((1, 3, 0, 0, 0, 0), 9.0), chosen[0]], start, parts, schedule, folder=tmp_path)
+    assert last[0].result == chosen[0]
+    assert last[1].curve.error is not None  # cut off from its input
+    model = trained(SPACE, found[0], 8, tmp_path)
     assert score(model, parts.val).accuracy == found[0].curve.val
 
 
@@ -74,18 +76,9 @@ def test_the_command_leaves_the_winner_as_trained(tmp_path: Path, capsys: pytest
             folder.mkdir(parents=True)
             for place in places[3 * i : 3 * i + 3].tolist():
                 Image.fromarray(sample.pixels[place].permute(1, 2, 0).numpy()).save(folder / f"{place}.png")
-    words = [
-        "search",
-        "--space",
-        "nasbench201",
-        "--strategy",
-        "random",
-        "--evaluator",
-        "params",
-        "--minimise",
-        "params",
-    ]
-    words += ["--budget", "6", "--finish", "2", "--finish-steps", "2", "--image-size", "8"]
+    words = ["search", "--space", "nasbench201", "--strategy", "random", "--evaluator", "params", "--minimise"]
+    words += ["params", "--budget", "6"]
+    words += ["--finish", "2", "--finish-steps", "2", "--image-size", "8"]
     words += ["--data", str(tmp_path / "set"), "--out", str(tmp_path / "run")]
     assert main(words) == 0
     assert capsys.readouterr().out.count("trained for 2 steps") == 2
