@@ -40,6 +40,7 @@ from ghn.fit import Head  # noqa: E402
 from ghn.graph import ArchGraph  # noqa: E402
 from ghn.model import GHN  # noqa: E402
 from ghn.plan import DecodePlan, Group  # noqa: E402
+from ghn.tracing.memory import forget  # noqa: E402
 
 MODELS = ("resnet50", "vit_b_16", "convnext_tiny", "densenet121", "efficientnet_b0", "mobilenet_v3_large")
 LARGE = ("ghn3-s", "ghn3-l", "ghn3-xl", "logah-s")
@@ -68,8 +69,15 @@ def timed(run: Callable[[], Any]) -> dict[str, float]:
     return spent
 
 
+def forgetting(hyper: ghn.Hypernet, network: torch.nn.Module) -> Any:
+    """A prediction for which the network is traced, whatever was traced before."""
+    forget()
+    return hyper.predict(network)
+
+
 def literally(model: GHN, network: torch.nn.Module) -> dict[str, torch.Tensor]:
     with torch.no_grad():
+        forget()
         return literal.predict(model, ghn.trace(network))
 
 
@@ -101,7 +109,7 @@ def measure(member: str, name: str, repeats: int) -> dict[str, Any]:
     network = resolve(name, 10, 224, device="cpu")
     graph = ghn.trace(network)
     ways = {
-        "fresh": lambda: hyper.predict(network),
+        "fresh": lambda: forgetting(hyper, network),
         "cached": lambda: hyper.predict(graph=graph),
         "literal": lambda: literally(hyper.model, network),
     }
@@ -115,7 +123,7 @@ def measure(member: str, name: str, repeats: int) -> dict[str, Any]:
         for way, run in ways.items():
             if way != "literal" or i < 3:  # seconds a call; three show that it is steady
                 runs[way].append(timed(run))
-        report = hyper.predict(network)[1]
+        report = forgetting(hyper, network)[1]
         for clock, seconds in (("wall", report.seconds), ("cpu", report.cpu_seconds)):
             for stage, spent in seconds.items():
                 stages[clock].setdefault(stage, []).append(spent)
@@ -168,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="rows of other members and networks that it holds are kept")
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--members", nargs="+", default=["ghn2"], choices=MEMBERS)
     parser.add_argument("--child", choices=("time", "memory"), help=argparse.SUPPRESS)
@@ -181,19 +189,25 @@ def main() -> None:
     print("CPU seconds: fresh = graph + propagation + decoding + writing; peak memory in MiB, weights included")
     titles = ("fresh", "graph", "prop.", "dec.", "writ.", "cached", "literal", "ratio", "floor", "peak", "weights")
     print(f"{'':28s}" + "".join(f"{t:>9s}" for t in titles))
-    results: dict[str, dict[str, Any]] = {member: {} for member in args.members}
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "cpu": cpu()}
+    record: dict[str, Any] = {"versions": versions, "threads": args.threads}
+    results = kept(args.out, record)
     for member in args.members:
         for name in args.models:
             common = ["--members", member, "--models", name, "--threads", str(args.threads)]
             row = child("--child", "time", "--repeats", str(args.repeats), *common)
             row["peak_mib"] = child("--child", "memory", *common)
             print(f"{member:8s}{name:20s}{line(row)}", flush=True)
-            results[member][name] = row
-    if args.out:
-        versions = {"python": platform.python_version(), "torch": torch.__version__, "cpu": cpu()}
-        record = {"versions": versions, "threads": args.threads, "members": results}
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+            results.setdefault(member, {})[name] = row
+            if args.out:
+                args.out.parent.mkdir(parents=True, exist_ok=True)
+                args.out.write_text(json.dumps(record | {"members": results}, indent=1) + "\n")
+
+
+def kept(out: Path | None, record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows that the file holds, by member and network, where they are of the same machine and versions."""
+    found = json.loads(out.read_text()) if out and out.exists() else {}
+    return found.pop("members", {}) if {key: found.get(key) for key in record} == record else {}
 
 
 def line(row: dict[str, Any]) -> str:

@@ -1,16 +1,19 @@
-"""Held-out one-shot accuracy against CPU seconds of training: our recipe, the published one, and two ablations of ours.
+"""Held-out one-shot accuracy against CPU seconds of training: our recipe, the published one, and other GHNs by ours.
 
 Run: python benchmarks/recipes.py --data DIR [--seconds 450] [--seeds 3] [--workers 2] [--out FILE]
+     python benchmarks/recipes.py --data DIR --kinds "ours, ghn3-t" ours --pace 1.2 0.93 --out FILE
 
 All runs train on the same kind of networks and images: the train split with C = 16, at most 160 nodes, no attention
 and no squeeze-and-excitation, images of 16 pixels, which are the conditions that the peer's own code was timed under.
-`published` trains as the recipe ghn2_cifar10 does, `ours` as ghn2_cifar10_cpu; `ours, mlp` and `ours, ghn1` are the
-paper's ablations of the GHN in our recipe.
+`published` trains as the recipe ghn2_cifar10 does, `ours` as ghn2_cifar10_cpu. `ours, NAME` trains another member of
+the family, by the recipe NAME_cifar10_cpu where there is one (`ours, ghn3-t`), else by that of GHN-2: `ours, mlp` and
+`ours, ghn1` are the paper's ablations.
 
 Each run is a process of its own with one thread. It may spend CPU seconds, because these machines are shared; loading
 data, drawing the pool of networks, and measuring are not counted. The learning rate of our recipe falls to its end, so
-its steps are set beforehand from --pace. The curve is of 20 networks of the val split on 500 validation images; at its
-end the first 20 such networks of the test split are scored on the first 2,000 test images (batch 5).
+its steps are set beforehand from --pace, one for all kinds or one for each. The curve is of 20 networks of the val
+split on 500 validation images; at its end the first 20 such networks of the test split are scored on the first 2,000
+test images (batch 5).
 """
 
 import argparse
@@ -39,7 +42,7 @@ from train.config import Recipe, Stage  # noqa: E402
 from train.data import load  # noqa: E402
 from train.log import Log, Row  # noqa: E402
 from train.loop import Trainer  # noqa: E402
-from train.recipes import recipe  # noqa: E402
+from train.recipes import RECIPES, recipe  # noqa: E402
 from train.sampler import PoolSpec, build_pool  # noqa: E402
 from train.step import accuracy  # noqa: E402
 
@@ -64,9 +67,10 @@ def published(seed: int) -> Recipe:
     return replace(recipe("ghn2_cifar10"), stages=(stage,), corpus=POOL, milestones=(), seed=seed)
 
 
-def ours(seed: int, steps: int, ghn: dict[str, Any]) -> Recipe:
-    """The recipe ghn2_cifar10_cpu, its stages as long in proportion, on these images and networks."""
-    base = recipe("ghn2_cifar10_cpu")
+def ours(seed: int, steps: int, member: str) -> Recipe:
+    """This member's recipe for CPUs, its stages as long in proportion, on these images and networks."""
+    own = f"{member.replace('-', '_')}_cifar10"
+    base = recipe(f"{own}_cpu") if f"{own}_cpu" in RECIPES else replace(recipe("ghn2_cifar10_cpu"), ghn=recipe(own).ghn)
     stages = tuple(
         replace(
             stage,
@@ -75,7 +79,7 @@ def ours(seed: int, steps: int, ghn: dict[str, Any]) -> Recipe:
         )
         for stage in base.stages
     )
-    return replace(base, stages=stages, ghn=ghn, corpus=POOL, seed=seed)
+    return replace(base, stages=stages, corpus=POOL, seed=seed)
 
 
 class Spent(Exception):
@@ -114,9 +118,8 @@ def trained(kind: str, seed: int, seconds: float, pace: float, data: str) -> dic
     """One run: its curve, and the accuracies of held-out networks on test images at its end."""
     gc.freeze()
     torch.set_num_threads(1)
-    name, _, ablation = kind.partition(", ")
-    ghn = dict(recipe(f"{ablation}_cifar10").ghn) if ablation else {}
-    made = published(seed) if name == "published" else ours(seed, round(seconds / pace), ghn)
+    name, _, member = kind.partition(", ")
+    made = published(seed) if name == "published" else ours(seed, round(seconds / pace), member or "ghn2")
     held_out, test = (held(data, split, images) for split, images in (("val", VAL_IMAGES), ("test", TEST_IMAGES)))
     with tempfile.TemporaryDirectory() as folder:
         trainer = prepared(made, data, folder)
@@ -184,6 +187,11 @@ def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def record(runs: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """What is written of the runs."""
+    return {"versions": versions(), "seconds": seconds, "summary": summary(runs), "peer": PEER, "runs": runs}
+
+
 def report(results: dict[str, Any]) -> None:
     """The figures in words."""
     print(f"{SCORED} held-out networks, {TEST_IMAGES} test images, after {results['seconds']:.0f} CPU seconds")
@@ -196,29 +204,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="DIR", help="CIFAR-10 (see `ghn data --help`)")
     parser.add_argument("--seconds", type=float, default=450, help="CPU seconds of a run")
-    parser.add_argument("--pace", type=float, default=0.93, help="CPU seconds of one of our steps, to set their number")
+    parser.add_argument(
+        "--pace", type=float, nargs="+", default=[0.93], help="CPU seconds of one of our steps, to set their number"
+    )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--kinds", nargs="*", default=["ours", "published"], help="also 'ours, mlp' and 'ours, ghn1'")
+    parser.add_argument("--kinds", nargs="*", default=["ours", "published"], help="also 'ours, mlp' and the like")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time")
-    parser.add_argument("--out", type=Path, help="runs that it holds are kept, and new ones added")
+    parser.add_argument("--out", type=Path, help="runs that it holds are kept and not made again")
     args = parser.parse_args()
-    wanted = [(kind, seed) for seed in range(args.seeds) for kind in args.kinds]
+    if len(args.pace) not in (1, len(args.kinds)):
+        parser.error(f"--pace takes one number, or one for each of {len(args.kinds)} kinds")
+    pace = dict(zip(args.kinds, args.pace * len(args.kinds), strict=False))
     runs = json.loads(args.out.read_text())["runs"] if args.out and args.out.exists() else []
+    made = {(run["kind"], run["seed"]) for run in runs}
+    wanted = [(kind, seed) for seed in range(args.seeds) for kind in args.kinds if (kind, seed) not in made]
     with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        waiting = [pool.submit(trained, kind, seed, args.seconds, args.pace, args.data) for kind, seed in wanted]
+        waiting = [pool.submit(trained, kind, seed, args.seconds, pace[kind], args.data) for kind, seed in wanted]
         for each in waiting:
             runs.append(each.result())
-            results = {
-                "versions": versions(),
-                "seconds": args.seconds,
-                "summary": summary(runs),
-                "peer": PEER,
-                "runs": runs,
-            }
             if args.out:
                 args.out.parent.mkdir(parents=True, exist_ok=True)
-                args.out.write_text(json.dumps(results, indent=1) + "\n")
-    report(results)
+                args.out.write_text(json.dumps(record(runs, args.seconds), indent=1) + "\n")
+    report(record(runs, args.seconds))
 
 
 if __name__ == "__main__":

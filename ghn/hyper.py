@@ -15,7 +15,7 @@ from ghn.assign import load
 from ghn.errors import CoverageError, GraphError, ModelError
 from ghn.graph import ArchGraph, ParamSlot, Uncovered
 from ghn.model import GHN, Weights, embedding
-from ghn.plan import DecodePlan
+from ghn.plan import DecodePlan, decoded, parameter
 from ghn.primitives import Primitive
 from ghn.stream import PIECE, write_shards
 from ghn.tracing import trace
@@ -136,7 +136,7 @@ class Hypernet:
         def tensors() -> Iterator[tuple[str, Tensor]]:
             order = {slot.fqn: place for place, slot in enumerate(graph.slots)}
             left = total = sum(slot.numel for slot in graph.slots)
-            for plan in DecodePlan.pieces(batch, self.model.decoder, PIECE):
+            for plan in DecodePlan.pieces(batch, self.model.decoder, PIECE, parameter):
                 with clock("decoding"):
                     (weights,) = self.model.write(plan, self.model.decode(plan, states), 1)
                 for name in sorted(weights, key=order.__getitem__):
@@ -203,11 +203,11 @@ class Hypernet:
         with clock("propagation"):
             batch = self.model.collate([graph])
             states = self.model.node_states(batch)
-        with clock("decoding"):
-            plan = DecodePlan.build(batch, self.model.decoder)
-            blocks = self.model.decode(plan, states)
-        with clock("writing"):
-            self.model.write(plan, blocks, 1, [out])
+        for plan in DecodePlan.pieces(batch, self.model.decoder, PIECE, decoded):
+            with clock("decoding"):
+                blocks = self.model.decode(plan, states)
+            with clock("writing"):
+                self.model.write(plan, blocks, 1, [out])
         return _report(graph, clock)
 
 

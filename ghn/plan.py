@@ -1,7 +1,8 @@
 """DecodePlan: which nodes are decoded together, and what becomes of each result. Built once per batch."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,16 +49,19 @@ class DecodePlan:
         return cls._of(batch, decoder, _targets(batch))
 
     @classmethod
-    def pieces(cls, batch: GraphBatch, decoder: Any, numbers: int) -> Iterator["DecodePlan"]:
-        """Plans for the slots in their order, each for so many that their parameters have up to so many numbers."""
+    def pieces(
+        cls, batch: GraphBatch, decoder: Any, numbers: int, size: Callable[[ParamSlot, Any], int]
+    ) -> Iterator["DecodePlan"]:
+        """Plans for the slots in their order, each for as many as have up to so many numbers together, by `size`."""
         piece: list[Target] = []
-        size = 0
+        held = 0
         for target in _targets(batch):
-            if piece and size + target.slot.numel > numbers:
+            more = size(target.slot, decoder)
+            if piece and held + more > numbers:
                 yield cls._of(batch, decoder, piece)
-                piece, size = [], 0
+                piece, held = [], 0
             piece.append(target)
-            size += target.slot.numel
+            held += more
         if piece:
             yield cls._of(batch, decoder, piece)
 
@@ -65,14 +69,28 @@ class DecodePlan:
     def _of(cls, batch: GraphBatch, decoder: Any, targets: Sequence[Target]) -> "DecodePlan":
         found: dict[Head, dict[MaxShape, list[Target]]] = {head: defaultdict(list) for head in Head}
         for target in targets:
-            slot = target.slot
-            head, shape = FITS[slot.role].head, ANY
-            if head is Head.KERNEL:
-                shape = decoder.block(source_shape(slot.role, slot.outputs_first))
-            elif head is Head.CLASSIFIER:
-                shape = decoder.class_block(source_shape(slot.role, slot.outputs_first))
-            found[head][shape].append(target)
+            found[FITS[target.slot.role].head][_asked(target.slot, decoder)].append(target)
         return cls({head: tuple(_group(batch, s, t) for s, t in of.items()) for head, of in found.items() if of})
+
+
+def parameter(slot: ParamSlot, decoder: Any) -> int:
+    """Numbers of a parameter."""
+    return slot.numel
+
+
+def decoded(slot: ParamSlot, decoder: Any) -> int:
+    """Numbers that are decoded for a parameter, which is tiled from them; of a vector those that it has."""
+    return math.prod(_asked(slot, decoder)) or slot.numel
+
+
+def _asked(slot: ParamSlot, decoder: Any) -> MaxShape:
+    """The shape that the decoder is asked for."""
+    head = FITS[slot.role].head
+    if head is Head.KERNEL:
+        return decoder.block(source_shape(slot.role, slot.outputs_first))
+    if head is Head.CLASSIFIER:
+        return decoder.class_block(source_shape(slot.role, slot.outputs_first))
+    return ANY
 
 
 def _targets(batch: GraphBatch) -> list[Target]:

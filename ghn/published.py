@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ghn.errors import CheckpointError, DataError
 from ghn.model import GHN, GHNConfig
-from ghn.unpickle import TENSORS, read_plain_pickle, read_torch
+from ghn.unpickle import TENSORS, decompressed, read_plain_pickle, read_torch
 
 State = dict[str, Tensor]
 PICKLE = b"\x80"  # how a bare pickle begins; a file of torch.save is a zip archive, an old one a pickled number
@@ -34,6 +34,7 @@ RENAMED = (  # their names -> ours; what serves all of GHN-3's layers is in the 
     (r"^gnn\.(\d+)\.ff\.net\.3\.", r"gnn.layers.\1.ff.2."),
     (r"^gnn\.(\d+)\.ln(\d)\.", r"gnn.layers.\1.ln\2."),
 )
+SIZES = ("num_classes", "hid", "max_shape", "layers", "heads", "rank")  # in a config
 # What a config that is no config, or contradicts itself, raises.
 UNFIT = (RuntimeError, AttributeError, KeyError, IndexError, TypeError, ValueError, ArithmeticError)
 
@@ -58,7 +59,8 @@ def load_published(path: str | Path) -> GHN:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as opened:
+            file = decompressed(opened, str(path))
             start = file.read(len(OLD_TORCH))
             file.seek(0)
             if start.startswith(PICKLE) and start != OLD_TORCH:
@@ -68,8 +70,8 @@ def _read(path: Path) -> dict[str, Any]:
     except DataError as error:
         raise CheckpointError(str(error)) from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except Exception as error:  # torch.load raises a dozen types on damaged files
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # of what is compressed and damaged
         raise CheckpointError(f"{path} is no checkpoint of ppuda or ghn3: {reason(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no GHN: a {type(content).__name__} in place of a dict")
@@ -108,11 +110,11 @@ def _config(config: Mapping[str, Any]) -> GHNConfig:
 
 def told(state: Mapping[str, Tensor]) -> GHNConfig:
     """The config of a bare state_dict, as its keys and shapes tell it. Raises KeyError on another model's."""
-    hid = state["embed.weight"].shape[1]
-    size = math.isqrt(len(state["decoder.fc.0.weight"]) // (4 * hid))
-    channels = math.isqrt(len(state["decoder.conv.2.weight"]))
+    hid = _size(state, "embed.weight", 1)
+    size = math.isqrt(_size(state, "decoder.fc.0.weight") // (4 * hid))
+    channels = math.isqrt(_size(state, "decoder.conv.2.weight"))
     common: dict[str, Any] = {
-        "num_classes": len(state["decoder.class_layer_predictor.1.weight"]),
+        "num_classes": _size(state, "decoder.class_layer_predictor.1.weight"),
         "hid": hid,
         "max_shape": (channels, channels, size, size),
         "layernorm": "ln.weight" in state,
@@ -120,13 +122,21 @@ def told(state: Mapping[str, Tensor]) -> GHNConfig:
     if any(name.startswith("gnn.gru.") for name in state):
         return GHNConfig(**common)
     layers = sum(re.fullmatch(r"gnn\.layers\.\d+\.ln1\.weight", name) is not None for name in state)
-    heads = len(state["gnn.proj_e.2.weight"])
+    heads = _size(state, "gnn.proj_e.2.weight")
     return GHNConfig(**common, propagation="graphormer", decoder="centred", layers=layers, heads=heads)
+
+
+def _size(state: Mapping[str, Tensor], name: str, axis: int = 0) -> int:
+    shape = state[name].shape
+    if len(shape) <= axis or not shape[axis]:
+        raise ValueError(f"{name} has shape {list(shape)}")
+    return shape[axis]
 
 
 def filled(config: GHNConfig, state: Mapping[str, Tensor], where: str) -> GHN:
     """The GHN of this config with these tensors in it. Raises CheckpointError: what is missing, too much, or unfit."""
     try:
+        _plausible(config, state)
         with torch.device("meta"):  # no initialisation to pay for, and the caller's random generator stays as it is
             model = GHN(config)
         own = model.state_dict()
@@ -138,6 +148,15 @@ def filled(config: GHNConfig, state: Mapping[str, Tensor], where: str) -> GHN:
         wrong = [reason(error)]
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     raise CheckpointError(f"{where} does not hold the GHN that its config describes: {'; '.join(wrong[:3])}{more}")
+
+
+def _plausible(config: GHNConfig, state: Mapping[str, Tensor]) -> None:
+    """Raises ValueError on a config whose GHN would not end with these tensors: it might take all memory to build."""
+    most = max([len(state), *(size for tensor in state.values() for size in tensor.shape)])
+    for name, value in config.to_dict().items():
+        for number in value if isinstance(value, list) else [value]:
+            if name in SIZES and (type(number) is not int or not 0 < number <= most):
+                raise ValueError(f"{name} is {number!r}, where no tensor is larger than {most} in a dimension")
 
 
 def _differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
@@ -156,7 +175,16 @@ def _differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list
         for name in own
         if name in state and shape(own[name]) != shape(state[name])
     ]
-    return missing + extra + unfit
+    return missing + extra + unfit + [f"{name} {wrong}" for name in own if (wrong := _no_weights(state.get(name)))]
+
+
+def _no_weights(tensor: Tensor | None) -> str:
+    """Why these cannot be weights; nothing where they can."""
+    if tensor is None or tensor.is_meta or not tensor.numel():
+        return ""
+    if not tensor.is_floating_point():
+        return f"has numbers of {str(tensor.dtype).removeprefix('torch.')}"
+    return "" if all(limit.isfinite() for limit in tensor.aminmax()) else "has numbers that are not finite"
 
 
 def reason(error: Exception) -> str:

@@ -6,10 +6,14 @@ set later; for torch's tensors its own reader of tensors only.
 """
 
 import argparse
+import bz2
 import collections
+import gzip
 import io
+import lzma
 import pickle
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -36,18 +40,48 @@ ARRAYS: Known = {
 def read_torch(file: BinaryIO, where: str) -> Any:
     """What a file of `torch.save` holds: tensors, plain containers, and argparse's names and values.
 
-    Raises DataError where it names anything else, and whatever torch raises where it is damaged.
+    Raises DataError where it names anything else or is damaged.
     """
     import torch
 
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
+        except Exception as error:  # a dozen types; what they say may advise to load it with code and all
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
-            if not named:
-                raise
-            raise DataError(f"{where} is refused: it names {named[1]}, which no plain data needs") from error
+            if isinstance(error, pickle.UnpicklingError) and named:
+                raise DataError(f"{where} is refused: it names {named[1]}, which no plain data needs") from error
+            raise DataError(f"{where} is no file of torch.save, or a damaged one; it {_beginning(file)}") from error
+
+
+def _beginning(file: BinaryIO) -> str:
+    """How a file begins, in words: a page of HTML or a pointer of Git LFS in its place shows there."""
+    file.seek(0)
+    start = file.read(24)
+    return f"begins with {start!r}" if start else "is empty"
+
+
+# How files begin that joblib has compressed, and what opens them.
+COMPRESSED: Mapping[bytes, Callable[[BinaryIO], Any]] = {
+    b"x": lambda file: io.BytesIO(zlib.decompress(file.read())),
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+    b"]\x00\x00": lzma.open,
+}
+
+
+def decompressed(file: BinaryIO, where: str) -> BinaryIO:
+    """The file, or what is compressed in it. Raises DataError where that is damaged."""
+    start = file.read(8)
+    file.seek(0)
+    for magic, opened in COMPRESSED.items():
+        if start.startswith(magic):
+            try:
+                return opened(file)
+            except zlib.error as error:
+                raise DataError(f"{where} is compressed, and damaged: {error}") from error
+    return file
 
 
 def _storage(content: bytes) -> Any:

@@ -12,6 +12,7 @@ from eval.accept import DATA, accept, published_norms, total_norm
 from ghn.cli import main
 from ghn.errors import GHNError
 from ghn.family import member
+from ghn.primitives import Primitive
 
 RESULTS = SHARED / "data" / "peer_results" / "ghn3_torchvision_results.parquet"
 
@@ -39,6 +40,20 @@ def test_right_weights_are_told_from_wrong(tmp_path: Path) -> None:
         hyper.model.decoder.conv[2].weight.mul_(1.1)
     wrong, _ = accept(hyper, norms, image_size=32)
     assert not wrong.within(0.01)
+
+
+@needs_reference
+def test_a_wrong_type_is_told_where_the_norm_is_sharp() -> None:
+    """Right weights are within 0.0002 of the peer's norm; a wrong embedding of additions is not."""
+    hyper = ghn.load(REFERENCE / "ghn3tm8_cifar10.hf.pt")
+    norms = {"resnet50": stats("ghn3tm8_cifar10", "resnet50_32")["total_norm"]}
+    (right,) = accept(hyper, norms, image_size=32)
+    rows = hyper.model.embed.weight
+    with torch.no_grad():
+        rows[Primitive.SUM] = rows[Primitive.CONCAT]
+    (wrong,) = accept(hyper, norms, image_size=32)
+    assert right.within(0.0002)
+    assert not wrong.within(0.0002)
 
 
 def imagenet(name: str) -> ghn.Hypernet:
@@ -70,6 +85,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["accept", str(folder), "--models", "squeezenet1_1", "resnet18"]) == 1
     text = capsys.readouterr().out
     assert "squeezenet1_1" in text
-    assert "0 of 2 networks have the published norm of ghn2" in text
+    assert "0 of 2 networks have the published norm of ghn2, to 0.01; the largest difference is " in text
+    assert main(["accept", str(folder), "--models", "squeezenet1_1", "--tolerance", "1000"]) == 0
+    capsys.readouterr()
+    assert main(["accept", str(folder), "--tolerance", "0"]) == 2
+    assert "must be above 0, got 0" in capsys.readouterr().err
     assert main(["accept", str(folder), "--models", "nonet"]) == 2
     assert "no norm is published for 'nonet'" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from torch import nn
 import ghn
 from ghn.errors import GHNError
 from ghn.family import MEMBERS, member
+from ghn.plan import DecodePlan, decoded
 from ghn.stream import INDEX
 
 
@@ -33,6 +34,18 @@ def network(width: int = 48) -> nn.Module:
         nn.Flatten(),
         nn.Linear(2 * width, 10),
     )
+
+
+@pytest.mark.parametrize(("name", "several"), [("ghn2", False), ("logah-t", True)])
+def test_weights_are_decoded_some_at_a_time(name: str, several: bool) -> None:
+    """As many as take so much decoding: what is tiled from a small block is decoded at once."""
+    model, graph = hypernet(name).model, ghn.trace(nn.Sequential(*(nn.Linear(512, 512) for _ in range(8))))
+    plans = list(DecodePlan.pieces(model.collate([graph]), model.decoder, 2 * 512 * 512, decoded))
+    filled = [
+        target.slot.fqn for plan in plans for groups in plan.groups.values() for g in groups for target in g.targets
+    ]
+    assert sorted(filled) == sorted(slot.fqn for slot in graph.slots)
+    assert (len(plans) > 3) == several
 
 
 @pytest.mark.parametrize("name", [name for name in MEMBERS if name[-2:] not in ("-s", "-l", "xl")])
