@@ -17,11 +17,12 @@ AGGREGATES = {"mean": fmean, "median": median, "min": min}
 
 
 class _Wrapper(Evaluator):
-    """Of other evaluators. Passes on what they have seen; a subclass gives `evaluate`."""
+    """Of other evaluators. Passes on what they have seen and were told; a subclass gives `evaluate`."""
 
     def __init__(self, name: str, inner: Sequence[Evaluator], **settings: object) -> None:
         self.metrics = inner[0].metrics
         self.sees = frozenset().union(*(e.sees for e in inner))
+        self.told = frozenset().union(*(e.told for e in inner))
         self.price = max(e.price for e in inner)
         self.fingerprint = fingerprint(name, of=[e.fingerprint for e in inner], **settings)
 
