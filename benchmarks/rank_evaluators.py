@@ -60,7 +60,7 @@ def rows() -> list[Row]:
         Row("params", "params", MOST),
         Row("predicted, small", "predicted", MOST, settings={"checkpoint": OURS, **SMALL}),
         Row("predicted by ghn2-cifar10, small", "predicted", 500, settings=SMALL),
-        Row("flops, small", "flops", 300, settings=small),
+        Row("flops", "flops", 300),
         *(Row(f"{s}, small", s, 300, 3, settings=small) for s in ("naswot", "synflow", "grad_norm", "snip", "jacov")),
         Row("predicted after 3 steps, small", "predicted:3", 300, settings={"checkpoint": OURS, **SMALL}),
         Row("predicted", "predicted", 150, settings={"checkpoint": OURS, "images": 128}),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LABELS = 100  # that `learned` draws from a table
 FEATURES = "ghn,predicted,params"  # that `learned` reads unless told otherwise
 ZERO_COST = ("naswot", "synflow", "snip", "grad_norm", "jacov", "params", "flops")  # told without waiting for torch
+COUNTS = ("params", "flops")  # that are of the space's own networks, whatever stands for them elsewhere
 READ = ("predicted", *ZERO_COST)  # evaluators that `learned` can read
 
 
@@ -99,7 +100,8 @@ def _predicted(r: Resources, name: str, argument: str) -> Evaluator:
 def _zerocost(r: Resources, name: str, argument: str) -> Evaluator:
     from eval.zerocost import BLIND, ZeroCost
 
-    return ZeroCost(name, r.small, None if name in BLIND else r.val, r.side or 32)
+    space = r.space if name in COUNTS else r.small
+    return ZeroCost(name, space, None if name in BLIND else r.val, r.side or 32)
 
 
 def _trained(r: Resources, name: str, argument: str) -> Evaluator:

@@ -51,7 +51,7 @@ def add_common(p: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=N",
-        help="untrained scores are of smaller networks than the space has, as cells=1 (nasbench201, darts)",
+        help="predicted and zero-cost scores are of smaller networks, as cells=1 (nasbench201, darts)",
     )
     p.add_argument("--image-size", type=positive, metavar="S", help="side in pixels (default: theirs)")
 

@@ -19,7 +19,7 @@ from eval.evaluator import Arch, Evaluator, checked, fingerprint
 from eval.images import SearchImages, balanced
 from eval.latency import Latency
 from eval.learned import Learned, pairwise_loss
-from eval.predicted import Predicted, statistics
+from eval.predicted import Predicted, Steps, descend, statistics
 from eval.rank import kendall
 from eval.score import score
 from eval.tabular import Tabular
@@ -84,6 +84,27 @@ class TestPredicted(OnCells):
         others.append(Predicted(hyper().untrained(1), SMALL, noise(), 12))
         assert len({e.fingerprint for e in (evaluator, *others)}) == 4
         assert Predicted(hyper(), SMALL, noise(), 12).fingerprint == evaluator.fingerprint
+
+
+class TestPredictedAfterSteps(OnCells):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def evaluator(cls) -> Evaluator:
+        return Predicted(hyper(), SMALL, noise(), 12, Steps(SearchImages(load_sample().resized(8), "train"), 2))
+
+    def test_it_has_seen_what_it_trained_on(self, evaluator: Evaluator, archs: list[Arch]) -> None:
+        assert evaluator.sees == {"train", "val"}
+        assert evaluator.fingerprint != Predicted(hyper(), SMALL, noise(), 12).fingerprint
+        assert evaluator.evaluate(archs[:1])[0].cost.images == 24 + 2 * 64
+
+    def test_steps_go_down_and_are_as_long_as_told(self) -> None:
+        (x, y), model = next(noise().images.batches(24)), SMALL.build(SMALL.arch(CELLS[0]), 10, 8)
+        before = [p.detach().clone() for p in model.parameters()]
+        first = F.cross_entropy(model(x), y).item()
+        descend(model, [(x, y)], 0.03)
+        assert F.cross_entropy(model(x), y).item() < first
+        lengths = [((p - b).norm() / b.norm()).item() for p, b in zip(model.parameters(), before, strict=True)]
+        assert all(length == pytest.approx(0.03, rel=1e-3) for length in lengths if not math.isnan(length))
 
 
 @pytest.mark.parametrize("name", list(SCORES))
@@ -288,6 +309,25 @@ class TestLearned(OnToys):
         assert Learned(Toy().encode, _labels(40), "val").evaluate(toys()) == evaluator.evaluate(toys())
         with pytest.raises(GHNError, match="5 labelled architectures"):
             Learned(Toy().encode, _labels(3), "val")
+
+
+class TestLearnedFromMetrics(OnToys):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def evaluator(cls) -> Evaluator:
+        return Learned(lambda arch: [], _labels(60), "val", inner=Digits())
+
+    def test_it_stacks_metrics_and_learns_nothing_from_what_has_none(self, evaluator: Learned) -> None:
+        failing = sum(arch.genes[-1] == 3 for arch, _ in _labels(60))
+        assert evaluator.labels == 60 - failing < 60
+        others = [arch for arch, _ in _labels(120)[60:] if arch.genes[-1] != 3]
+        scores = np.array([r.metrics["rank_score"] for r in evaluator.evaluate(others)])
+        assert kendall(scores, np.array([sum(a.genes) for a in others])) > 0.95, "one of the metrics is the truth"
+        result = evaluator.evaluate(toys())[3]
+        assert result.error == "the last digit is 3"
+        assert evaluator.told == {arch.genes for arch, _ in _labels(60)}
+        assert Neighborhood(evaluator, Toy()).told == evaluator.told
+        assert evaluator.evaluate(toys())[0].cost.images == 10
 
 
 def _labels(count: int) -> list[tuple[Arch, float]]:

@@ -10,6 +10,10 @@ import pytest
 from search_cases import TABLES, needs_tables
 
 from ghn.cli import main
+from search.evaluators import Resources
+from search.labels import from_table
+from search.options import drawn
+from search.spaces import make_space
 from train.data import load_sample
 
 pytestmark = [needs_tables, pytest.mark.usefixtures("one_thread")]
@@ -65,7 +69,6 @@ def _assert_runs_without_us(folder: Path) -> None:
     import torch
 
     import ghn
-    from search.spaces import make_space
 
     code = (
         "import sys, torch, safetensors.torch as s\n"
@@ -97,6 +100,49 @@ def test_rank_puts_evaluators_side_by_side(tmp_path: Path, capsys: pytest.Captur
     assert found[specs[1]]["variants"]["seed 1"][1] == 1.0  # a table does not mind the seed
     assert set(found[specs[0]]["bias"]) == {"params", "depth", "paths", "skips"}
     assert (tmp_path / "certificates.html").read_text().count("<svg") == 3
+
+
+def test_a_ranker_learns_from_the_table_and_is_certified_on_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels are of 12 epochs on validation images, and better than what they are made of."""
+    spec = "learned:cifar10_valid_12:80:genes"
+    words = ["rank", *ON, "--evaluators", spec, "tabular:cifar10_valid_12", "--truth", "cifar10_test_200"]
+    assert main([*words, "--n", "400", "--out", str(tmp_path / "rank")]) == 0
+    found = json.loads((tmp_path / "rank" / "certificates.json").read_text())
+    assert found[spec]["n"] == 400
+    assert found[spec]["tau"]["value"] > 0.45
+    told = {genes for genes, _ in _labels(80)}
+    resources = Resources(make_space("nasbench201"), str(TABLES))
+    assert resources.make(spec).told == told
+    assert not told & {a.genes for a in drawn(resources.space, [*told, (0, 0, 0, 1, 0, 0)], 50, 0, told)}
+
+    words = ["search", *ON, "--strategy", "evolution", "--evaluator", spec, "--budget", "40", "--checkpoint", "none"]
+    words += ["--truth", "cifar10_test_200", "--certify", "100", "--set", "population=10", "--set", "sample=3"]
+    assert main([*words, "--out", str(tmp_path / "search")]) == 0
+    result = json.loads((tmp_path / "search" / "result.json").read_text())
+    assert (result["certificate"]["metric"], result["certificate"]["n"]) == ("rank_score", 100)
+    assert result["best"][0]["truth"] > 91
+    said = capsys.readouterr().err
+    assert ("may rank no better than chance" in said) == (not result["certificate"]["tau_top"]["low"] > 0)
+
+
+def _labels(count: int) -> list[tuple[tuple[int, ...], float]]:
+    """Genes and 12-epoch accuracy of the cells that `learned` draws with seed 0."""
+    found = from_table(make_space("nasbench201"), "cifar10_valid_12", count, str(TABLES), 0)
+    return [(arch.genes, score) for arch, score in found.rows]
+
+
+def test_a_search_goes_by_labels_of_the_users_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"genes": list(genes), "score": score, "measured_on": "val"} for genes, score in _labels(40)]
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    words = ["search", *ON, "--strategy", "random", "--budget", "20", "--checkpoint", "none"]
+    words += ["--evaluator", f"learned:{tmp_path}/mine.json::genes,params", "--proxy", "cells=1"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["spent"]["evaluations"] == 20
+    (tmp_path / "mine.json").write_text(json.dumps([{**row, "measured_on": "test"} for row in rows]))
+    assert main([*words, "--out", str(tmp_path / "other")]) == 2
+    assert "measured on test data" in capsys.readouterr().err
 
 
 def test_images_decide_where_they_are_asked_for(tmp_path: Path, pictures: Path) -> None:
@@ -157,6 +203,16 @@ def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
         (["--truth", "nonsense"], "no table of this space has 'nonsense'"),
         (["--evaluator", "trained:few"], "needs a number of epochs"),
         (["--evaluator", "naswot"], "a full image set is needed"),
+        (["--evaluator", "predicted:many"], "takes a number of steps"),
+        (["--evaluator", "learned"], "needs labels, as learned:"),
+        (["--evaluator", "learned:cifar10_valid_12:few"], "needs labels, as learned:"),
+        (["--evaluator", "learned:cifar10_valid_12:9:trained"], "cannot read 'trained'; give some of genes, ghn"),
+        (["--evaluator", "learned:cifar10_test_200:9:genes"], "measured on test data"),
+        (["--evaluator", "learned:nonsense:9:genes"], "no table of this space has 'nonsense'"),
+        (["--evaluator", "learned:cifar10_valid_12:3:genes"], "5 labelled architectures"),
+        (["--evaluator", "learned:nowhere.json"], "there is no file nowhere.json of labels"),
+        (["--evaluator", "params", "--proxy", "cells"], "give KEY=N, as cells=1"),
+        (["--evaluator", "synflow", "--proxy", "depth=2"], "cannot be made with"),
         (["--tables", "nowhere"], "no nasbench201.parquet in nowhere"),
         (["--neighbors", "0"], "one neighbour or more"),
         (["--workers", "-1"], "not a whole number"),
