@@ -86,7 +86,7 @@ class Evaluator(ABC):
     """Scores architectures; a function of the architecture and the seed alone, whatever else is in the list.
 
     metrics: names of what it finds. fingerprint: changes with whatever changes a score. sees: parts of data that had a
-    say in its scores ('train', 'val', 'test'). price: most evaluations that one architecture costs. told: genes of
+    say in its scores ('train', 'val', 'test'). price: most evaluations that one architecture costs. told: keys of
     architectures whose truth it was fitted to; a certificate is of others. A subclass gives `measure`, or `evaluate`
     where many at a time are cheaper.
     """
@@ -95,7 +95,7 @@ class Evaluator(ABC):
     fingerprint: str = ""
     sees: frozenset[str] = frozenset()
     price: int = 1
-    told: frozenset[tuple[int, ...]] = frozenset()
+    told: frozenset[str] = frozenset()
 
     def evaluate(self, archs: Sequence[Arch], seed: int = 0) -> list[Result]:
         """A result for each, in order. What is wrong with one is that result's error, never an exception."""

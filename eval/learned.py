@@ -4,6 +4,7 @@ Source of the loss: Xu et al., ReNAS, CVPR 2021, equation 3 (softplus of the sig
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ Encoding = Callable[[Arch], Sequence[float]]
 class Learned(Evaluator):
     """rank_score: larger for what should be better; it orders, and is on no scale.
 
-    encode: an architecture as numbers: `SearchSpace.encode`, a GHN's embedding, or several (`beside`). labels:
+    encode: an architecture as numbers: `SearchSpace.encode`, a GHN's embedding, or several (`Beside`). labels:
     (architecture, truth) that were trained; `told` names them, report on others. sees: the part of the data that the
     truth was measured on. inner: an evaluator whose metrics stand beside the encoding (stacking); an architecture that
     it fails on has no score, and teaches nothing. pairs: learn from pairs (a ranking loss); else from values, by
@@ -43,7 +44,7 @@ class Learned(Evaluator):
     ) -> None:
         self.encode, self.inner = encode, inner
         self.sees = frozenset({sees}) | (inner.sees if inner else frozenset())
-        self.told = frozenset(arch.genes for arch, _ in labels)
+        self.told = frozenset(arch.key for arch, _ in labels)
         self.price = inner.price if inner else 1
         rows, truths = self._examples(labels, seed)
         self.labels = len(rows)
@@ -87,9 +88,14 @@ class Learned(Evaluator):
         return row, images
 
 
-def beside(encodings: Sequence[Encoding]) -> Encoding:
-    """One encoding after the other."""
-    return lambda arch: [number for encode in encodings for number in encode(arch)]
+@dataclass(frozen=True)
+class Beside:
+    """One encoding after the other, which travels to other processes as lambdas do not."""
+
+    encodings: Sequence[Encoding]
+
+    def __call__(self, arch: Arch) -> list[float]:
+        return [number for encode in self.encodings for number in encode(arch)]
 
 
 def _fitted(x: Tensor, y: Tensor, pairs: bool, seed: int) -> nn.Module:

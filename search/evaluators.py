@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.evaluator import Evaluator
+from eval.evaluator import Arch, Evaluator
 from search.errors import SearchError
 from search.space import SearchSpace
 from search.spaces import make_space
@@ -120,7 +120,7 @@ def _latency(r: Resources, name: str, argument: str) -> Evaluator:
 
 def _learned(r: Resources, name: str, argument: str) -> Evaluator:
     """learned:SOURCE:COUNT:FEATURES; the last two may be left out, and COUNT be empty."""
-    from eval.learned import Learned, beside
+    from eval.learned import Beside, Learned
     from search.labels import FILES, from_file, from_table
 
     source, _, rest = argument.partition(":")
@@ -138,7 +138,7 @@ def _learned(r: Resources, name: str, argument: str) -> Evaluator:
     else:
         labels = from_table(r.space, source, int(count or LABELS), r.tables, r.seed)
     others = "+".join(n for n in names if n not in ENCODINGS)
-    encode = beside([ENCODINGS[n](r) for n in names if n in ENCODINGS])
+    encode = Beside([ENCODINGS[n](r) for n in names if n in ENCODINGS])
     return Learned(encode, labels.rows, labels.sees, inner=r.make(others) if others else None, seed=r.seed)
 
 
@@ -148,8 +148,11 @@ def _genes(r: Resources) -> "Encoding":
 
 def _embedding(r: Resources) -> "Encoding":
     hyper, space = r.hyper, r.small
-    classes, side = len(hyper.classes), r.side or hyper.image_size
-    return lambda arch: hyper.embed(graph=space.graph(arch, classes, side)).tolist()
+    return partial(_embedded, hyper, space, r.side or hyper.image_size)
+
+
+def _embedded(hyper: "Hypernet", space: SearchSpace, side: int, arch: Arch) -> list[float]:
+    return hyper.embed(graph=space.graph(arch, len(hyper.classes), side)).tolist()
 
 
 def _counts(text: str) -> bool:

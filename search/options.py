@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Collection, Mapping
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ def resources_of(args: argparse.Namespace) -> "Resources":
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GHNError(f"cannot make the folder {args.out}: {error.strerror}; choose another place") from error
-    return Resources(
+    resources = Resources(
         make_space(args.space),
         args.tables,
         args.data,
@@ -85,6 +86,8 @@ def resources_of(args: argparse.Namespace) -> "Resources":
         proxy=proxy_of(args.proxy),
         seed=args.seed,
     )
+    _ = resources.small  # so that a proxy that there is not is told at once
+    return resources
 
 
 def proxy_of(pairs: list[str]) -> dict[str, int]:
@@ -109,11 +112,11 @@ def drawn(
     known: Collection[tuple[int, ...]],
     count: int,
     seed: int,
-    told: Collection[tuple[int, ...]] = (),
+    told: Collection[str] = (),
 ) -> "list[Arch]":
-    """Random architectures among those whose truth is known, each at most once. told: these are left out."""
-    order = Random(f"rank {seed}").sample(sorted(known), min(count + len(told), len(known)))
-    return [space.arch(genes) for genes in [g for g in order if g not in told][:count]]
+    """Random architectures among those whose truth is known, each at most once. told: keys, which are left out."""
+    order = Random(f"rank {seed}").sample(sorted(known), len(known))
+    return list(islice((arch for arch in map(space.arch, order) if arch.key not in told), count))
 
 
 def traits_of(space: "SearchSpace", archs: "list[Arch]") -> dict[str, list[float]]:

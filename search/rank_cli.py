@@ -41,7 +41,7 @@ def run_rank(args: argparse.Namespace) -> int:
     resources = resources_of(args)
     space, truth = resources.space, Tabular(resources.space.tables, args.truth, args.tables)
     evaluators = {spec: resources.make(spec) for spec in args.evaluators}
-    told = frozenset[tuple[int, ...]]().union(*(e.told for e in evaluators.values()))  # all rank the same others
+    told = frozenset[str]().union(*(e.told for e in evaluators.values()))  # all rank the same others
     archs = drawn(space, truth.values, args.n, args.seed, told)
     traits = traits_of(space, archs)
     certificates = {}

@@ -325,7 +325,7 @@ class TestLearnedFromMetrics(OnToys):
         assert kendall(scores, np.array([sum(a.genes) for a in others])) > 0.95, "one of the metrics is the truth"
         result = evaluator.evaluate(toys())[3]
         assert result.error == "the last digit is 3"
-        assert evaluator.told == {arch.genes for arch, _ in _labels(60)}
+        assert evaluator.told == {arch.key for arch, _ in _labels(60)}
         assert Neighborhood(evaluator, Toy()).told == evaluator.told
         assert evaluator.evaluate(toys())[0].cost.images == 10
 

@@ -112,10 +112,11 @@ def test_a_ranker_learns_from_the_table_and_is_certified_on_others(
     found = json.loads((tmp_path / "rank" / "certificates.json").read_text())
     assert found[spec]["n"] == 400
     assert found[spec]["tau"]["value"] > 0.45
-    told = {genes for genes, _ in _labels(80)}
-    resources = Resources(make_space("nasbench201"), str(TABLES))
-    assert resources.make(spec).told == told
-    assert not told & {a.genes for a in drawn(resources.space, [*told, (0, 0, 0, 1, 0, 0)], 50, 0, told)}
+    space = make_space("nasbench201")
+    genes = [genes for genes, _ in _labels(80)]
+    told = {space.arch(g).key for g in genes}
+    assert Resources(space, str(TABLES)).make(spec).told == told
+    assert {a.genes for a in drawn(space, [*genes, (3, 3, 3, 3, 3, 3)], 50, 0, told)} == {(3, 3, 3, 3, 3, 3)}
 
     words = ["search", *ON, "--strategy", "evolution", "--evaluator", spec, "--budget", "40", "--checkpoint", "none"]
     words += ["--truth", "cifar10_test_200", "--certify", "100", "--set", "population=10", "--set", "sample=3"]
@@ -125,6 +126,18 @@ def test_a_ranker_learns_from_the_table_and_is_certified_on_others(
     assert result["best"][0]["truth"] > 91
     said = capsys.readouterr().err
     assert ("may rank no better than chance" in said) == (not result["certificate"]["tau_top"]["low"] > 0)
+
+
+def test_predicted_weights_of_small_networks_rank_large_ones(tmp_path: Path, pictures: Path) -> None:
+    """The certificate is of the scores that the search saw; the winner is exported in its own size."""
+    words = ["search", *ON, "--strategy", "random", "--evaluator", "predicted", "--proxy", "cells=1", "--budget", "4"]
+    words += ["--data", str(pictures), "--images", "20", "--image-size", "16", "--truth", "cifar10_test_200"]
+    assert main([*words, "--certify", "20", "--out", str(tmp_path / "run")]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["certificate"]["metric"], result["certificate"]["n"]) == ("accuracy", 20)
+    assert result["spent"]["images"] == 80
+    weights = (tmp_path / "run" / "winner" / "weights.safetensors").read_bytes()
+    assert b'"cells.11.conv_a' in weights, "five cells a stage: the second reduction is the twelfth"
 
 
 def _labels(count: int) -> list[tuple[tuple[int, ...], float]]:
@@ -137,7 +150,7 @@ def test_a_search_goes_by_labels_of_the_users_own(tmp_path: Path, capsys: pytest
     rows = [{"genes": list(genes), "score": score, "measured_on": "val"} for genes, score in _labels(40)]
     (tmp_path / "mine.json").write_text(json.dumps(rows))
     words = ["search", *ON, "--strategy", "random", "--budget", "20", "--checkpoint", "none"]
-    words += ["--evaluator", f"learned:{tmp_path}/mine.json::genes,params", "--proxy", "cells=1"]
+    words += ["--evaluator", f"learned:{tmp_path}/mine.json::genes,params", "--workers", "1"]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["spent"]["evaluations"] == 20
     (tmp_path / "mine.json").write_text(json.dumps([{**row, "measured_on": "test"} for row in rows]))
@@ -212,7 +225,7 @@ def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
         (["--evaluator", "learned:cifar10_valid_12:3:genes"], "5 labelled architectures"),
         (["--evaluator", "learned:nowhere.json"], "there is no file nowhere.json of labels"),
         (["--evaluator", "params", "--proxy", "cells"], "give KEY=N, as cells=1"),
-        (["--evaluator", "synflow", "--proxy", "depth=2"], "cannot be made with"),
+        (["--evaluator", "params", "--proxy", "depth=2"], "cannot be made with"),
         (["--tables", "nowhere"], "no nasbench201.parquet in nowhere"),
         (["--neighbors", "0"], "one neighbour or more"),
         (["--workers", "-1"], "not a whole number"),
