@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 from eval.evaluator import Arch, Evaluator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from eval.learned import Encoding
     from ghn.hyper import Hypernet
 
+SAMPLE = 200  # random architectures that `blend` compares with
 LABELS = 100  # that `learned` draws from a table
 FEATURES = "ghn,predicted,params"  # that `learned` reads unless told otherwise
 ZERO_COST = ("naswot", "synflow", "snip", "grad_norm", "jacov", "params", "flops")  # told without waiting for torch
@@ -29,7 +31,7 @@ class Resources:
 
     images: of the validation part, evenly by class. side: of the images in pixels. batch: that batch norms see.
     folder: for networks under training. proxy: settings of the space for the networks that are scored without training,
-    such as fewer cells. seed: of the labels that are drawn.
+    such as fewer cells. seed: of the labels and samples that are drawn.
     """
 
     space: SearchSpace
@@ -142,6 +144,16 @@ def _learned(r: Resources, name: str, argument: str) -> Evaluator:
     return Learned(encode, labels.rows, labels.sees, inner=r.make(others) if others else None, seed=r.seed)
 
 
+def _blend(r: Resources, name: str, argument: str) -> Evaluator:
+    from eval.wrap import Blended
+
+    specs = argument.split(",")
+    if len(specs) < 2 or any(s.partition(":")[0] in ("", name) for s in specs):
+        raise SearchError(f"'blend' needs two evaluators or more, as blend:jacov,params, not {argument!r}")
+    rng = Random(f"blend {r.seed}")
+    return Blended([r.make(s) for s in specs], [r.space.sample(rng) for _ in range(SAMPLE)], seed=r.seed)
+
+
 def _genes(r: Resources) -> "Encoding":
     return r.space.encode
 
@@ -168,4 +180,5 @@ MAKERS: dict[str, Callable[[Resources, str, str], Evaluator]] = {
     "trained": _trained,
     "latency": _latency,
     "learned": _learned,
+    "blend": _blend,
 }

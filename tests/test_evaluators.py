@@ -24,7 +24,7 @@ from eval.rank import kendall
 from eval.score import score
 from eval.tabular import Tabular
 from eval.trained import Schedule, Trained
-from eval.wrap import Calibrated, Cascade, Ensemble, Joined, Neighborhood, Partitioned, isotonic
+from eval.wrap import Blended, Calibrated, Cascade, Ensemble, Joined, Neighborhood, Partitioned, Standing, isotonic
 from eval.zerocost import SCORES, ZeroCost, grad_norm, jacov, naswot, rectified, snip, synflow
 from ghn.errors import DataError, GHNError, ModelError
 from ghn.hyper import Hypernet
@@ -195,6 +195,36 @@ class TestTrained(OnCells):
 def trained(epochs: int = 1, folder: Path | None = None, lr: float = 0.025) -> Trained:
     part = SearchImages(noise(40).images, "train")
     return Trained(SMALL, part, noise(), Schedule(epochs, 16, lr), folder=folder)
+
+
+class TestBlended(OnToys):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def evaluator(cls) -> Evaluator:
+        return Blended([Digits(), Constant("loss", 2.0)], [Toy().sample(Random(i)) for i in range(30)])
+
+    def test_it_is_the_mean_standing_with_losses_turned(self, evaluator: Evaluator) -> None:
+        sample = [Toy().sample(Random(i)) for i in range(40)]
+        seen = [r.metrics for r in Digits().evaluate(sample) if r.error is None]
+        own = Digits().evaluate(toys()[:1])[0].metrics
+        places = [
+            sum((row[name] < own[name]) + (row[name] == own[name]) / 2 for row in seen) / len(seen) for name in own
+        ]
+        blended = Blended([Digits()], sample)
+        assert blended.evaluate(toys()[:1])[0].metrics["blend"] == pytest.approx(np.mean(places), abs=0.02)
+        turned = Blended([Digits()], sample, lower=("total", "largest"))
+        both = [e.evaluate(toys()[:1])[0].metrics["blend"] for e in (blended, turned)]
+        assert sum(both) == pytest.approx(1)
+        assert evaluator.evaluate(toys())[3].error == "the last digit is 3"
+
+    def test_beyond_the_sample_values_still_differ(self) -> None:
+        standing = Standing([1.0, 2.0, 2.0, 5.0])
+        places = [standing.of(x) for x in (-50, 0, 1, 1.5, 2, 4, 5, 6, 500)]
+        assert places == sorted(set(places))
+        assert (standing.of(2), standing.of(1), standing.of(5)) == (0.5, 0.125, 0.875)
+        assert 0 < places[0] < places[-1] < 1
+        with pytest.raises(GHNError, match="hardly any of 1"):
+            Blended([Digits()], toys()[:1])
 
 
 class TestNeighborhood(OnToys):
