@@ -16,16 +16,19 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 
-from eval.certify import Certificate, certify
+import deepnets_gen
+from deepnets_gen.genotype import GenotypeError
+from eval.certify import LEAST, Certificate, certify
 from eval.evaluator import Arch, Cost, Result
 from eval.tabular import Tabular
+from eval.wrap import Standing
 from search.evaluators import Resources
 from search.space import SearchSpace
 from search.spaces import make_space
@@ -141,14 +144,15 @@ def main() -> None:
 
 
 def _lines(row: Row, archs: Sequence[Arch], truth: Tabular, args: argparse.Namespace) -> dict[str, Any]:
-    """A line of the table for each of the row's metrics; none of a row that was not asked for and is not measured."""
+    """A line of the table for each of the row's metrics, of what is measured; none where that is hardly anything."""
     runs = []
     for seed in range(row.seeds):
         done = _known(args.scores, row, seed, archs)
         if args.only is None or row.name in args.only:
             measure(row, archs, seed, args, done)
         runs.append([done[_key(a)] for a in archs if _key(a) in done])
-    if any(len(run) < len(archs) for run in runs):
+    runs = [run for run in runs if len(run) == len(runs[0])]
+    if len(runs[0]) < LEAST:
         return {}
     lines = {}
     for metric in next(r for r in runs[0] if r.metrics).metrics:
@@ -156,6 +160,7 @@ def _lines(row: Row, archs: Sequence[Arch], truth: Tabular, args: argparse.Names
         certificate = certified(runs[0], metric, truth, truth.metrics[0], others)
         name = row.name if metric == row.spec else f"{row.name}: {metric}"
         lines[name] = plain(certificate, seed_spread=certificate.seed_spread)
+        lines |= _with_size(name, runs[0], metric, truth)
         print(f"{row.space} {name}: {certificate}", flush=True)
     return lines
 
@@ -180,7 +185,34 @@ def _columns(
         table = Tabular(space.tables, column, folder)
         results = table.evaluate([a for a in archs if a.genes in table.values])
         lines[f"column {column}"] = plain(certified(results, column, truth, truth.metrics[0], {}))
+        lines |= _with_size(f"column {column}", results, column, truth)
     return lines
+
+
+def _with_size(name: str, results: Sequence[Result], metric: str, truth: Tabular) -> dict[str, Any]:
+    """The line of the same scores blended with the parameters of live layers, of NAS-Bench-201's networks."""
+    if results[0].arch.space != "nasbench201" or "param" in metric:
+        return {}
+    sign = -1 if metric == "loss" else 1
+    sizes = {r.arch.genes: _size(r.arch) for r in results if r.metrics}
+    kept = [r for r in results if sizes.get(r.arch.genes) is not None]
+    ranks = Standing([sign * r.metrics[metric] for r in kept]), Standing([sizes[r.arch.genes] or 0 for r in kept])
+    places = {r.arch.genes: ranks[0].of(sign * r.metrics[metric]) + ranks[1].of(sizes[r.arch.genes] or 0) for r in kept}
+    blended = [
+        replace(r, metrics={"blend": places[r.arch.genes]})
+        if r.arch.genes in places
+        else replace(r, metrics={}, error="none")
+        for r in results
+    ]
+    return {f"{name} + live parameters": plain(certified(blended, "blend", truth, truth.metrics[0], {}))}
+
+
+def _size(arch: Arch) -> int | None:
+    """Parameters of the layers that lead somewhere; None of a cell that is cut off."""
+    try:
+        return deepnets_gen.sketch(make_space("nasbench201").genotype(arch.genes)).num_params
+    except GenotypeError:
+        return None
 
 
 def _machine() -> dict[str, Any]:
