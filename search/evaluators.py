@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 200  # random architectures that `blend` compares with
 LABELS = 100  # that `learned` draws from a table
-FEATURES = "ghn,predicted,params"  # that `learned` reads unless told otherwise
+FEATURES = "genes,params"  # that `learned` reads unless told otherwise
 ZERO_COST = ("naswot", "synflow", "snip", "grad_norm", "jacov", "params", "flops")  # told without waiting for torch
 COUNTS = ("params", "flops")  # that are of the space's own networks, whatever stands for them elsewhere
 READ = ("predicted", *ZERO_COST)  # evaluators that `learned` can read

@@ -32,7 +32,7 @@ An EVALUATOR is one of
                       random architectures are read (100), or a file .json, .jsonl or .parquet, all of it: rows with
                       'score' (larger is better), 'measured_on' (train, val or test) and either 'genes' or the choice of
                       each variable by name. FEATURES, with commas between: genes, ghn (the GHN's embedding), predicted,
-                      or zero-cost scores (default ghn,predicted,params)
+                      or zero-cost scores (default genes,params)
   blend:E,E,...       blend: the mean of where an architecture stands by each of these, among 200 random ones; no labels
 or several joined by '+', as tabular:cifar10_valid_12+params. Images are those of the validation part of --data (or
 $GHN_DATA, see `ghn data --help`); no score ever sees test images."""
