@@ -19,7 +19,7 @@ SAMPLE = 5
 # Of `splits.SPLITS`, told without importing it: --help comes at once.
 NAMES = (
     *("train", "val", "test", "wide", "deep", "dense", "bnfree", "search", "predefined"),
-    *("vit", "gpt", "mobile", "nasbench201"),
+    *("vit", "gpt", "mobile", "nasbench201", "cells201_train", "cells201_val", "cells201_test"),
 )
 
 ABOUT = """\

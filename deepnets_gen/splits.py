@@ -140,9 +140,28 @@ def nasbench201() -> Split:
     return Split("nasbench201", 13, lambda rng, index: cells201.candidate_at(index), size=cells201.SIZE)
 
 
+def cells201_train() -> Split:
+    """NAS-Bench-201's cells in random order, one a stage, for GHNs that score this space; an eighth of the cells each
+    is left to `cells201_val` and `cells201_test`."""
+    return _cells201("cells201_train", 14, Part.TRAIN)
+
+
+def cells201_val() -> Split:
+    """As cells201_train, for choices."""
+    return _cells201("cells201_val", 15, Part.VAL)
+
+
+def cells201_test() -> Split:
+    """As cells201_train, for reports on cells that no GHN was trained on."""
+    return _cells201("cells201_test", 16, Part.TEST)
+
+
 SPLITS: dict[str, Callable[[], Split]] = {
     make.__name__: make
-    for make in (train, val, test, wide, deep, dense, bnfree, search, predefined, vit, gpt, mobile, nasbench201)
+    for make in (
+        *(train, val, test, wide, deep, dense, bnfree, search, predefined, vit, gpt, mobile, nasbench201),
+        *(cells201_train, cells201_val, cells201_test),
+    )
 }
 
 
@@ -157,6 +176,17 @@ def named(split: Split | str) -> Split:
 
 def _limited(space: Any, axes: Any) -> dict[str, Any]:
     return {"small": partial(space.small_enough, axes=axes), "axes": axes}
+
+
+def _cells201(name: str, seed: int, part: Part) -> Split:
+    return Split(name, seed, lambda rng, index: cells201.candidate_at(_shuffled()[index], 1), part, size=cells201.SIZE)
+
+
+@cache
+def _shuffled() -> list[int]:
+    """The numbers of NAS-Bench-201's cells in a random order, always the same."""
+    rng = Random("cells of NAS-Bench-201")
+    return [number for _, number in sorted((rng.random(), number) for number in range(cells201.SIZE))]
 
 
 def _deepnets(name: str, seed: int, part: Part, axes: Axes) -> Split:

@@ -70,6 +70,9 @@ class Networks(Protocol):
     def name(self) -> str: ...
 
     @property
+    def networks(self) -> str: ...
+
+    @property
     def degree(self) -> int: ...
 
     def build(self, arch: Arch, num_classes: int = 10, image_size: int = 32) -> "nn.Module": ...
@@ -83,14 +86,16 @@ class Evaluator(ABC):
     """Scores architectures; a function of the architecture and the seed alone, whatever else is in the list.
 
     metrics: names of what it finds. fingerprint: changes with whatever changes a score. sees: parts of data that had a
-    say in its scores ('train', 'val', 'test'). price: most evaluations that one architecture costs. A subclass gives
-    `measure`, or `evaluate` where many at a time are cheaper.
+    say in its scores ('train', 'val', 'test'). price: most evaluations that one architecture costs. told: keys of
+    architectures whose truth it was fitted to; a certificate is of others. A subclass gives `measure`, or `evaluate`
+    where many at a time are cheaper.
     """
 
     metrics: tuple[str, ...] = ()
     fingerprint: str = ""
     sees: frozenset[str] = frozenset()
     price: int = 1
+    told: frozenset[str] = frozenset()
 
     def evaluate(self, archs: Sequence[Arch], seed: int = 0) -> list[Result]:
         """A result for each, in order. What is wrong with one is that result's error, never an exception."""

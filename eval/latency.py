@@ -22,7 +22,7 @@ class Latency(Evaluator):
 
     def __init__(self, space: Networks, image_size: int = 32, batch: int = 1, repeats: int = 20) -> None:
         self.space, self.side, self.batch, self.repeats = space, image_size, batch, repeats
-        self.fingerprint = fingerprint("latency", space=space.name, side=image_size, batch=batch, repeats=repeats)
+        self.fingerprint = fingerprint("latency", space=space.networks, side=image_size, batch=batch, repeats=repeats)
 
     @torch.no_grad()
     def measure(self, arch: Arch, seed: int) -> tuple[dict[str, float], int]:

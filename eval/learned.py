@@ -4,6 +4,7 @@ Source of the loss: Xu et al., ReNAS, CVPR 2021, equation 3 (softplus of the sig
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,41 +17,85 @@ LEAST = 5  # labels
 WIDTH, STEPS, LR, DECAY = 64, 300, 1e-2, 1e-3
 MEMBERS = 3
 
+Encoding = Callable[[Arch], Sequence[float]]
+
 
 class Learned(Evaluator):
     """rank_score: larger for what should be better; it orders, and is on no scale.
 
-    encode: an architecture as numbers: `SearchSpace.encode`, or a GHN's embedding. labels: (architecture, truth) that
-    were trained; report on others. sees: the part of the data that the truth was measured on. pairs: learn from pairs
-    (a ranking loss); else from values, by squared error. The mean of MEMBERS networks of different initialisation.
+    encode: an architecture as numbers: `SearchSpace.encode`, a GHN's embedding, or several (`Beside`). labels:
+    (architecture, truth) that were trained; `told` names them, report on others. sees: the part of the data that the
+    truth was measured on. inner: an evaluator whose metrics stand beside the encoding (stacking); an architecture that
+    it fails on has no score, and teaches nothing. pairs: learn from pairs (a ranking loss); else from values, by
+    squared error. The mean of MEMBERS networks of different initialisation. The labels' own cost is not charged.
     """
 
     metrics = ("rank_score",)
 
     def __init__(
         self,
-        encode: Callable[[Arch], Sequence[float]],
+        encode: Encoding,
         labels: Sequence[tuple[Arch, float]],
         sees: str,
         *,
+        inner: Evaluator | None = None,
         pairs: bool = True,
         seed: int = 0,
     ) -> None:
-        if len(labels) < LEAST:
-            raise GHNError(f"a ranker needs {LEAST} labelled architectures or more, not {len(labels)}")
-        self.encode, self.sees = encode, frozenset({sees})
-        x = torch.tensor([list(encode(arch)) for arch, _ in labels], dtype=torch.float32)
-        y = torch.tensor([truth for _, truth in labels], dtype=torch.float32)
+        self.encode, self.inner = encode, inner
+        self.sees = frozenset({sees}) | (inner.sees if inner else frozenset())
+        self.told = frozenset(arch.key for arch, _ in labels)
+        self.price = inner.price if inner else 1
+        rows, truths = self._examples(labels, seed)
+        self.labels = len(rows)
+        if len(rows) < LEAST:
+            raise GHNError(f"a ranker needs {LEAST} labelled architectures or more that make networks, not {len(rows)}")
+        x = torch.tensor(rows, dtype=torch.float32)
+        y = torch.tensor(truths, dtype=torch.float32)
         self._mean, self._scale = x.mean(0), x.std(0).clamp(min=1e-6)
         self._networks = [_fitted((x - self._mean) / self._scale, y, pairs, seed + k) for k in range(MEMBERS)]
         content = digest(f"{arch.genes} {truth!r}" for arch, truth in labels)
-        self.fingerprint = fingerprint("learned", labels=content, pairs=pairs, seed=seed)
+        columns = digest(f"{row!r}" for row in rows)
+        of = inner.fingerprint if inner else None
+        self.fingerprint = fingerprint("learned", labels=content, columns=columns, of=of, pairs=pairs, seed=seed)
 
     @torch.no_grad()
     def measure(self, arch: Arch, seed: int) -> tuple[dict[str, float], int]:
-        row = torch.tensor([list(self.encode(arch))], dtype=torch.float32)
-        x = (row - self._mean) / self._scale
-        return {"rank_score": sum(network(x).item() for network in self._networks) / MEMBERS}, 0
+        row, images = self._row(arch, seed)
+        x = (torch.tensor([row], dtype=torch.float32) - self._mean) / self._scale
+        return {"rank_score": sum(network(x).item() for network in self._networks) / MEMBERS}, images
+
+    def _examples(self, labels: Sequence[tuple[Arch, float]], seed: int) -> tuple[list[list[float]], list[float]]:
+        """Rows and truths of the labelled architectures that have a row."""
+        rows, truths = [], []
+        for arch, truth in labels:
+            try:
+                rows.append(self._row(arch, seed)[0])
+            except (GHNError, ArithmeticError, ValueError):
+                continue
+            truths.append(truth)
+        return rows, truths
+
+    def _row(self, arch: Arch, seed: int) -> tuple[list[float], int]:
+        """What stands for the architecture, and the images that networks saw for it."""
+        row, images = list(self.encode(arch)), 0
+        if self.inner:
+            (result,) = self.inner.evaluate([arch], seed)
+            if result.error is not None:
+                raise GHNError(result.error)
+            row += [result.metrics[name] for name in self.inner.metrics]
+            images = result.cost.images
+        return row, images
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One encoding after the other, which travels to other processes as lambdas do not."""
+
+    encodings: Sequence[Encoding]
+
+    def __call__(self, arch: Arch) -> list[float]:
+        return [number for encode in self.encodings for number in encode(arch)]
 
 
 def _fitted(x: Tensor, y: Tensor, pairs: bool, seed: int) -> nn.Module:

@@ -1,14 +1,28 @@
-"""Scores of networks with the weights that a GHN predicts for them: one forward pass of each, no training."""
+"""Scores of networks with the weights that a GHN predicts for them: one forward pass, of no training or few steps."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eval.evaluator import Arch, Evaluator, Networks, digest, fingerprint
-from eval.images import SearchImages
+from eval.images import SearchImages, balanced
 from eval.score import BATCH, logits_of
 from ghn.hyper import Hypernet
 
 METRICS = ("accuracy", "loss", "margin")
+RATE, STEP_BATCH = 0.03, 64  # of a step: its length relative to that of each tensor, and its images
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Training before the score. count: steps, each on STEP_BATCH other images; all networks see the same."""
+
+    images: SearchImages
+    count: int
+    rate: float = RATE
 
 
 class Predicted(Evaluator):
@@ -16,26 +30,48 @@ class Predicted(Evaluator):
     label and the highest of the others, which still tells apart networks that classify alike.
 
     images: the same for every architecture; evenly by class is best (`eval.images.balanced`). batch: that batch norms
-    see at a time. Source: Knyazev et al., NeurIPS 2021; Zhang et al., ICLR 2019 (one-shot accuracy as a score).
+    see at a time. steps: taken from the predicted weights before, None for none.
+    Source: Knyazev et al., NeurIPS 2021; Zhang et al., ICLR 2019 (one-shot accuracy as a score).
     """
 
     metrics = METRICS
 
-    def __init__(self, hyper: Hypernet, space: Networks, images: SearchImages, batch: int = BATCH) -> None:
+    def __init__(
+        self, hyper: Hypernet, space: Networks, images: SearchImages, batch: int = BATCH, steps: Steps | None = None
+    ) -> None:
         self.hyper, self.space, self.batch = hyper, space, batch
         self.images, self.sees = images.images, frozenset({images.part})
-        self.fingerprint = fingerprint(
-            "predicted", ghn=_weights(hyper), space=space.name, images=images.content, batch=batch
-        )
+        self._training: list[tuple[Tensor, Tensor]] = []
+        settings: dict[str, object] = {"ghn": _weights(hyper), "images": images.content, "batch": batch}
+        if steps:
+            self.sees |= {steps.images.part}
+            used = balanced(steps.images.images, steps.count * STEP_BATCH)
+            self._training, self._rate = list(used.batches(STEP_BATCH)), steps.rate
+            settings["steps"] = [steps.count, steps.rate, steps.images.content]
+        self.fingerprint = fingerprint("predicted", space=space.networks, **settings)
 
-    @torch.no_grad()
     def measure(self, arch: Arch, seed: int) -> tuple[dict[str, float], int]:
         classes, side = len(self.hyper.classes), self.images.side
         model = self.space.build(arch, classes, side)
         model = self.hyper.init(model, graph=self.space.graph(arch, classes, side))
-        rows = list(logits_of(model, self.images, self.batch))
+        if self._training:
+            descend(model.train(), self._training, self._rate)
+        with torch.no_grad():
+            rows = list(logits_of(model, self.images, self.batch))
         logits, labels = (torch.cat(parts) for parts in zip(*rows, strict=True))
-        return statistics(logits, labels), len(labels)
+        return statistics(logits, labels), len(labels) + sum(len(y) for _, y in self._training)
+
+
+def descend(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], rate: float) -> None:
+    """A step of the model down the cross-entropy of each batch: of each tensor, `rate` times as long as it is, as a GHN
+    takes them while it learns (train/step.py; the trust ratio of LARS: You et al. 2017)."""
+    parameters = list(model.parameters())
+    for x, y in batches:
+        grads = torch.autograd.grad(F.cross_entropy(model(x), y), parameters, allow_unused=True)
+        with torch.no_grad():
+            for p, g in zip(parameters, grads, strict=True):
+                if g is not None:
+                    p.sub_(g * (rate * p.norm() / g.norm().clamp(min=torch.finfo(g.dtype).tiny)))
 
 
 def statistics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:

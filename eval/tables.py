@@ -33,7 +33,7 @@ def load(table: Table, metric: str, folder: str | Path | None = None) -> dict[tu
     """Genes -> value of this metric. folder: where the file is, or $GHN_TABLES. Raises DataError."""
     path = _find(table, folder)
     sums: dict[tuple[int, ...], list[float]] = {}
-    for row in _rows(path, (*table.read, metric)):
+    for row in rows_of(path, (*table.read, metric)):
         genes, value = table.genes(row), row[metric]
         if genes is not None and value is not None:
             sums.setdefault(genes, []).append(float(value))
@@ -53,13 +53,15 @@ def _find(table: Table, folder: str | Path | None) -> Path:
     return path
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+def rows_of(path: Path, columns: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
+    """The rows of a parquet file, with these columns or all. Raises DataError where it cannot be read as that."""
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise MissingExtraError(f"pyarrow cannot be imported ({error}); run `pip install pyarrow`") from error
     try:
-        return parquet.read_table(path, columns=list(columns), use_threads=False).to_pylist()
+        return parquet.read_table(path, columns=columns and list(columns), use_threads=False).to_pylist()
     except (OSError, ArrowException, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise DataError(f"{path} cannot be read as a table with the columns {', '.join(columns)}: {reason}") from error
+        wanted = f" with the columns {', '.join(columns)}" if columns else ""
+        raise DataError(f"{path} cannot be read as a table{wanted}: {reason}") from error

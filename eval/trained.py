@@ -38,7 +38,9 @@ class Trained(Evaluator):
         self.sees = frozenset({train.part, val.part})
         begins = digest(f"{v.double().sum()!r}" for v in start.model.state_dict().values()) if start else "default"
         content = [train.content, val.content]
-        self.fingerprint = fingerprint("trained", space=space.name, images=content, start=begins, **asdict(schedule))
+        self.fingerprint = fingerprint(
+            "trained", space=space.networks, images=content, start=begins, **asdict(schedule)
+        )
 
     def measure(self, arch: Arch, seed: int) -> tuple[dict[str, float], int]:
         own = int(digest([f"{seed} {arch.genes}"]), 16)

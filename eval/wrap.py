@@ -17,11 +17,12 @@ AGGREGATES = {"mean": fmean, "median": median, "min": min}
 
 
 class _Wrapper(Evaluator):
-    """Of other evaluators. Passes on what they have seen; a subclass gives `evaluate`."""
+    """Of other evaluators. Passes on what they have seen and were told; a subclass gives `evaluate`."""
 
     def __init__(self, name: str, inner: Sequence[Evaluator], **settings: object) -> None:
         self.metrics = inner[0].metrics
         self.sees = frozenset().union(*(e.sees for e in inner))
+        self.told = frozenset().union(*(e.told for e in inner))
         self.price = max(e.price for e in inner)
         self.fingerprint = fingerprint(name, of=[e.fingerprint for e in inner], **settings)
 
@@ -66,6 +67,67 @@ class Ensemble(_Wrapper):
     def evaluate(self, archs: Sequence[Arch], seed: int = 0) -> list[Result]:
         columns = [e.evaluate(archs, seed) for e in self.inner]
         return [self._of(_aggregated(row[0].arch, row, fmean)) for row in zip(*columns, strict=True)]
+
+
+class Blended(_Wrapper):
+    """blend: the mean over evaluators of where an architecture stands among a sample, from 0 to 1: what scores of
+    different kinds agree on, without a label. Of an evaluator with several metrics, the mean of these.
+
+    sample: any architectures, better random; scored once, at the start, which is not charged. lower: metrics of which
+    less is better. Fails where one of the evaluators does.
+    """
+
+    metrics = ("blend",)
+
+    def __init__(
+        self, inner: Sequence[Evaluator], sample: Sequence[Arch], lower: Sequence[str] = ("loss",), seed: int = 0
+    ) -> None:
+        keys = sorted(arch.key for arch in sample)
+        super().__init__("blended", inner, sample=keys, lower=sorted(lower), seed=seed)
+        self.metrics, self.inner, self.lower = type(self).metrics, tuple(inner), frozenset(lower)
+        self._standing = [self._standings(e, sample, seed) for e in inner]
+
+    def evaluate(self, archs: Sequence[Arch], seed: int = 0) -> list[Result]:
+        columns = [e.evaluate(archs, seed) for e in self.inner]
+        return [self._of(self._blended(row)) for row in zip(*columns, strict=True)]
+
+    def _standings(self, evaluator: Evaluator, sample: Sequence[Arch], seed: int) -> dict[str, "Standing"]:
+        rows = [r.metrics for r in evaluator.evaluate(sample, seed) if r.error is None]
+        if len(rows) < 2:
+            raise GHNError(f"{', '.join(evaluator.metrics)}: hardly any of {len(sample)} architectures has a score")
+        return {name: Standing([self._sign(name) * row[name] for row in rows]) for name in evaluator.metrics}
+
+    def _blended(self, row: Sequence[Result]) -> Result:
+        merged = _merged(row)
+        if merged.error is not None:
+            return merged
+        places = [
+            fmean(standing.of(self._sign(name) * merged.metrics[name]) for name, standing in group.items())
+            for group in self._standing
+        ]
+        return replace(merged, metrics={"blend": fmean(places)})
+
+    def _sign(self, metric: str) -> int:
+        return -1 if metric in self.lower else 1
+
+
+class Standing:
+    """Where a value stands among others: their mid-ranks, straight between them; beyond, nearer and nearer 0 or 1, so
+    that no two values stand alike."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        row = np.asarray(values, dtype=float)
+        self._values, counts = np.unique(row, return_counts=True)
+        self._places = (np.cumsum(counts) - counts / 2) / len(row)
+        self._width = float(row.std()) or 1.0
+
+    def of(self, value: float) -> float:
+        least, most = self._values[0], self._values[-1]
+        if value > most:
+            return float(1 - (1 - self._places[-1]) / (1 + (value - most) / self._width))
+        if value < least:
+            return float(self._places[0] / (1 + (least - value) / self._width))
+        return float(np.interp(value, self._values, self._places))
 
 
 class Neighborhood(_Wrapper):

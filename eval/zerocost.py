@@ -45,7 +45,7 @@ class ZeroCost(Evaluator):
         else:
             self.sees, content = frozenset({images.part}), images.content
             self.classes, (self.x, self.y) = len(images.images.classes), next(images.images.batches(len(images.images)))
-        self.fingerprint = fingerprint(f"zerocost.{score}", space=space.name, images=content)
+        self.fingerprint = fingerprint(f"zerocost.{score}", space=space.networks, images=content)
 
     def measure(self, arch: Arch, seed: int) -> tuple[dict[str, float], int]:
         name = self.metrics[0]

@@ -171,8 +171,10 @@ class Hypernet:
         return load(model, others)
 
     @torch.no_grad()
-    def embed(self, model: nn.Module, *, graph: ArchGraph | None = None, example_input: Any = None) -> Tensor:
-        """(d,) embedding of the architecture: the mean of its node states. Weights play no part."""
+    def embed(
+        self, model: nn.Module | None = None, *, graph: ArchGraph | None = None, example_input: Any = None
+    ) -> Tensor:
+        """(d,) embedding of the architecture, a model or its graph: the mean of node states. Weights play no part."""
         graph = self._graph(model, graph, example_input, False, _Clock())
         return embedding(self.model.node_states(self.model.collate([graph])))
 

@@ -251,7 +251,7 @@ def _certified(
     from eval.certify import certify
     from search.objective import Minimise
 
-    archs = drawn(space, list(truth.values), args.certify, args.seed)
+    archs = drawn(space, truth.values, args.certify, args.seed, evaluator.told)
     return certify(
         scored(evaluator, archs, args.seed, "certifying"),
         [truth.values[a.genes] for a in archs],

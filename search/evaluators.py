@@ -1,20 +1,28 @@
 """Evaluators by what a user writes: 'NAME' or 'NAME:ARGUMENT', several joined by '+'. A new one is a line in MAKERS."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
-from eval.evaluator import Evaluator
+from eval.evaluator import Arch, Evaluator
 from search.errors import SearchError
 from search.space import SearchSpace
+from search.spaces import make_space
 
 if TYPE_CHECKING:
     from eval.images import SearchImages
+    from eval.learned import Encoding
     from ghn.hyper import Hypernet
 
+SAMPLE = 200  # random architectures that `blend` compares with
+LABELS = 100  # that `learned` draws from a table
+FEATURES = "genes,params"  # that `learned` reads unless told otherwise
 ZERO_COST = ("naswot", "synflow", "snip", "grad_norm", "jacov", "params", "flops")  # told without waiting for torch
+COUNTS = ("params", "flops")  # that are of the space's own networks, whatever stands for them elsewhere
+READ = ("predicted", *ZERO_COST)  # evaluators that `learned` can read
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,8 @@ class Resources:
     """What evaluators are made from. tables, data: folders, or the environment's. checkpoint: of the GHN.
 
     images: of the validation part, evenly by class. side: of the images in pixels. batch: that batch norms see.
-    folder: for networks under training.
+    folder: for networks under training. proxy: settings of the space for the networks that are scored without training,
+    such as fewer cells. seed: of the labels and samples that are drawn.
     """
 
     space: SearchSpace
@@ -33,6 +42,8 @@ class Resources:
     side: int | None = None
     batch: int = 64
     folder: Path | None = None
+    proxy: Mapping[str, int] = field(default_factory=dict)
+    seed: int = 0
 
     def make(self, spec: str) -> Evaluator:
         """The evaluator of this text. Raises SearchError where it is none, DataError where data for it is missing."""
@@ -50,6 +61,11 @@ class Resources:
         return MAKERS[name](self, name, argument)
 
     @cached_property
+    def small(self) -> SearchSpace:
+        """The space whose networks stand for those of `space`; the same genes name the same architecture in both."""
+        return make_space(self.space.name, **self.proxy) if self.proxy else self.space
+
+    @cached_property
     def hyper(self) -> "Hypernet":
         import ghn
 
@@ -61,6 +77,12 @@ class Resources:
 
         return SearchImages.load(self.data, "val", self.images, self.side)
 
+    @cached_property
+    def train(self) -> "SearchImages":
+        from eval.images import SearchImages
+
+        return SearchImages.load(self.data, "train", side=self.side)
+
 
 def _tabular(r: Resources, name: str, argument: str) -> Evaluator:
     from eval.tabular import Tabular
@@ -69,26 +91,28 @@ def _tabular(r: Resources, name: str, argument: str) -> Evaluator:
 
 
 def _predicted(r: Resources, name: str, argument: str) -> Evaluator:
-    from eval.predicted import Predicted
+    from eval.predicted import Predicted, Steps
 
-    return Predicted(r.hyper, r.space, r.val, r.batch)
+    if argument and not _counts(argument):
+        raise SearchError(f"'predicted' takes a number of steps of training, as predicted:5, not {argument!r}")
+    steps = Steps(r.train, int(argument)) if argument else None
+    return Predicted(r.hyper, r.small, r.val, r.batch, steps)
 
 
 def _zerocost(r: Resources, name: str, argument: str) -> Evaluator:
     from eval.zerocost import BLIND, ZeroCost
 
-    return ZeroCost(name, r.space, None if name in BLIND else r.val, r.side or 32)
+    space = r.space if name in COUNTS else r.small
+    return ZeroCost(name, space, None if name in BLIND else r.val, r.side or 32)
 
 
 def _trained(r: Resources, name: str, argument: str) -> Evaluator:
-    from eval.images import SearchImages
     from eval.trained import Trained
     from train.sgd import Schedule
 
-    if not argument.isdecimal() or int(argument) < 1:
+    if not _counts(argument):
         raise SearchError(f"'trained' needs a number of epochs, as trained:3, not {argument!r}")
-    train = SearchImages.load(r.data, "train", side=r.side)
-    return Trained(r.space, train, r.val, Schedule(int(argument)), folder=r.folder)
+    return Trained(r.space, r.train, r.val, Schedule(int(argument)), folder=r.folder)
 
 
 def _latency(r: Resources, name: str, argument: str) -> Evaluator:
@@ -97,10 +121,65 @@ def _latency(r: Resources, name: str, argument: str) -> Evaluator:
     return Latency(r.space, r.side or 32)
 
 
+def _learned(r: Resources, name: str, argument: str) -> Evaluator:
+    """learned:SOURCE:COUNT:FEATURES; the last two may be left out, and COUNT be empty."""
+    from eval.learned import Beside, Learned
+    from search.labels import FILES, from_file, from_table
+
+    source, _, rest = argument.partition(":")
+    count, _, features = rest.partition(":")
+    if not source or (count and not _counts(count)):
+        raise SearchError(
+            f"'learned' needs labels, as learned:cifar10_valid_12:100 or learned:scores.json, not {argument!r}"
+        )
+    names = (features or FEATURES).split(",")
+    if unknown := [n for n in names if n not in ENCODINGS and n not in READ]:
+        known = ", ".join([*ENCODINGS, *READ])
+        raise SearchError(f"'learned' cannot read {unknown[0]!r}; give some of {known}, with commas between")
+    if source.endswith(FILES):
+        labels = from_file(r.space, Path(source).expanduser(), int(count) if count else None, r.seed)
+    else:
+        labels = from_table(r.space, source, int(count or LABELS), r.tables, r.seed)
+    others = "+".join(n for n in names if n not in ENCODINGS)
+    encode = Beside([ENCODINGS[n](r) for n in names if n in ENCODINGS])
+    return Learned(encode, labels.rows, labels.sees, inner=r.make(others) if others else None, seed=r.seed)
+
+
+def _blend(r: Resources, name: str, argument: str) -> Evaluator:
+    from eval.wrap import Blended
+
+    specs = argument.split(",")
+    if len(specs) < 2 or any(s.partition(":")[0] in ("", name) for s in specs):
+        raise SearchError(f"'blend' needs two evaluators or more, as blend:jacov,params, not {argument!r}")
+    rng = Random(f"blend {r.seed}")
+    return Blended([r.make(s) for s in specs], [r.space.sample(rng) for _ in range(SAMPLE)], seed=r.seed)
+
+
+def _genes(r: Resources) -> "Encoding":
+    return r.space.encode
+
+
+def _embedding(r: Resources) -> "Encoding":
+    hyper, space = r.hyper, r.small
+    return partial(_embedded, hyper, space, r.side or hyper.image_size)
+
+
+def _embedded(hyper: "Hypernet", space: SearchSpace, side: int, arch: Arch) -> list[float]:
+    return hyper.embed(graph=space.graph(arch, len(hyper.classes), side)).tolist()
+
+
+def _counts(text: str) -> bool:
+    """Whether this is a whole number from 1 on."""
+    return text.isdecimal() and int(text) > 0
+
+
+ENCODINGS: dict[str, Callable[[Resources], "Encoding"]] = {"genes": _genes, "ghn": _embedding}
 MAKERS: dict[str, Callable[[Resources, str, str], Evaluator]] = {
     "tabular": _tabular,
     "predicted": _predicted,
     **dict.fromkeys(ZERO_COST, _zerocost),
     "trained": _trained,
     "latency": _latency,
+    "learned": _learned,
+    "blend": _blend,
 }

@@ -3,7 +3,8 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,18 @@ LOWER = ("loss",)  # metrics of which less is better
 EVALUATORS = """\
 An EVALUATOR is one of
   tabular:METRIC      a column of the space's tables (--tables or $GHN_TABLES); test columns only with --oracle
-  predicted           accuracy, loss and margin with the weights that the GHN predicts, no training
+  predicted[:STEPS]   accuracy, loss and margin with the weights that the GHN predicts, untrained or after STEPS
   naswot, synflow, snip, grad_norm, jacov, params, flops
                       zero-cost scores of the untrained network
   trained:EPOCHS      accuracy and loss after EPOCHS of SGD
   latency             latency_ms on this machine, one thread
+  learned:SOURCE[:COUNT[:FEATURES]]
+                      rank_score of a ranker that learns from labels. SOURCE: a column of the tables, of which COUNT
+                      random architectures are read (100), or a file .json, .jsonl or .parquet, all of it: rows with
+                      'score' (larger is better), 'measured_on' (train, val or test) and either 'genes' or the choice of
+                      each variable by name. FEATURES, with commas between: genes, ghn (the GHN's embedding), predicted,
+                      or zero-cost scores (default genes,params)
+  blend:E,E,...       blend: the mean of where an architecture stands by each of these, among 200 random ones; no labels
 or several joined by '+', as tabular:cifar10_valid_12+params. Images are those of the validation part of --data (or
 $GHN_DATA, see `ghn data --help`); no score ever sees test images."""
 
@@ -39,6 +47,13 @@ def add_common(p: argparse.ArgumentParser) -> None:
     p.add_argument("--checkpoint", default=DEFAULT, metavar="GHN", help=f"of `predicted` (default {DEFAULT})")
     p.add_argument(
         "--images", type=int, default=256, metavar="N", help="that a score sees, evenly by class (default 256)"
+    )
+    p.add_argument(
+        "--proxy",
+        nargs="+",
+        default=[],
+        metavar="KEY=N",
+        help="predicted and zero-cost scores are of smaller networks, as cells=1 (nasbench201, darts)",
     )
     p.add_argument("--image-size", type=positive, metavar="S", help="side in pixels (default: theirs)")
 
@@ -61,7 +76,7 @@ def resources_of(args: argparse.Namespace) -> "Resources":
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GHNError(f"cannot make the folder {args.out}: {error.strerror}; choose another place") from error
-    return Resources(
+    resources = Resources(
         make_space(args.space),
         args.tables,
         args.data,
@@ -69,7 +84,21 @@ def resources_of(args: argparse.Namespace) -> "Resources":
         args.images,
         args.image_size,
         folder=args.out / "training",
+        proxy=proxy_of(args.proxy),
+        seed=args.seed,
     )
+    _ = resources.small  # so that a proxy that there is not is told at once
+    return resources
+
+
+def proxy_of(pairs: list[str]) -> dict[str, int]:
+    """The settings of a space that KEY=N say. Raises SearchError."""
+    from search.errors import SearchError
+
+    found = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
+    if wrong := next((pair for pair in pairs if not pair.partition("=")[2].isdecimal()), None):
+        raise SearchError(f"--proxy {wrong}: give KEY=N, as cells=1")
+    return {key: int(value) for key, value in found.items()}
 
 
 def scored(evaluator: "Evaluator", archs: "list[Arch]", seed: int, what: str) -> "list[Result]":
@@ -79,10 +108,16 @@ def scored(evaluator: "Evaluator", archs: "list[Arch]", seed: int, what: str) ->
     return [evaluator.evaluate([arch], seed)[0] for arch in bar]
 
 
-def drawn(space: "SearchSpace", known: list[tuple[int, ...]], count: int, seed: int) -> "list[Arch]":
-    """Random architectures among those whose truth is known, each at most once."""
-    picked = Random(f"rank {seed}").sample(sorted(known), min(count, len(known)))
-    return [space.arch(genes) for genes in picked]
+def drawn(
+    space: "SearchSpace",
+    known: Collection[tuple[int, ...]],
+    count: int,
+    seed: int,
+    told: Collection[str] = (),
+) -> "list[Arch]":
+    """Random architectures among those whose truth is known, each at most once. told: keys, which are left out."""
+    order = Random(f"rank {seed}").sample(sorted(known), len(known))
+    return list(islice((arch for arch in map(space.arch, order) if arch.key not in told), count))
 
 
 def traits_of(space: "SearchSpace", archs: "list[Arch]") -> dict[str, list[float]]:

@@ -40,11 +40,12 @@ def run_rank(args: argparse.Namespace) -> int:
         raise SearchError(f"a certificate needs {LEAST} architectures or more, not {args.n}; give --n")
     resources = resources_of(args)
     space, truth = resources.space, Tabular(resources.space.tables, args.truth, args.tables)
-    archs = drawn(space, list(truth.values), args.n, args.seed)
+    evaluators = {spec: resources.make(spec) for spec in args.evaluators}
+    told = frozenset[str]().union(*(e.told for e in evaluators.values()))  # all rank the same others
+    archs = drawn(space, truth.values, args.n, args.seed, told)
     traits = traits_of(space, archs)
     certificates = {}
-    for spec in args.evaluators:
-        evaluator = resources.make(spec)
+    for spec, evaluator in evaluators.items():
         runs = [scored(evaluator, archs, args.seed + k, f"{spec}, seed {args.seed + k}") for k in range(args.seeds)]
         for metric in evaluator.metrics:
             name = spec if len(evaluator.metrics) == 1 else f"{spec} {metric}"

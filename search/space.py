@@ -5,6 +5,7 @@ from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import Parameter, signature
 from itertools import product
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,12 @@ class SearchSpace(ABC):
         return self.graph(arch)
 
     # What follows.
+
+    @property
+    def networks(self) -> str:
+        """Which networks are built: the space's name, and the settings of its class that are not as usual."""
+        usual = {k: p.default for k, p in signature(type(self)).parameters.items() if p.default is not Parameter.empty}
+        return " ".join([self.name, *(f"{k}={getattr(self, k)}" for k in usual if getattr(self, k) != usual[k])])
 
     @cached_property
     def size(self) -> int:

@@ -195,6 +195,16 @@ def test_seeds_differ_and_held_out_splits_share_no_topology_with_train():
     assert not any(val & found[name] for name in made if name != "val")
 
 
+def test_a_cell_of_nasbench201_is_trained_on_or_held_out():
+    """The whole of each split is made of other networks; what is left out of training is a quarter."""
+    parts = [{d.key for d in block(f"cells201_{name}", 0, 2500).drawn} for name in ("train", "val", "test")]
+    assert sum(map(len, parts)) == len(set().union(*parts))
+    assert len(parts[0]) / sum(map(len, parts)) == pytest.approx(0.75, abs=0.03)
+    cells = {g.ops for name in ("train", "val", "test") for g in generate(f"cells201_{name}", 40)}
+    assert len(cells) == 120
+    assert all(block(f"cells201_{name}", 15_600, 15_700).fates[EXHAUSTED] == 75 for name in ("train", "val"))
+
+
 def test_parts_are_disjoint_by_construction_even_in_a_crowded_space():
     """With one step and few cells there are few topologies: without parts, splits would collide."""
     graphs = [graph(g) for g in sampled(Axes(cells=(4, 4), steps=(1, 1)), 1200)]

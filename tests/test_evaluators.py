@@ -19,12 +19,12 @@ from eval.evaluator import Arch, Evaluator, checked, fingerprint
 from eval.images import SearchImages, balanced
 from eval.latency import Latency
 from eval.learned import Learned, pairwise_loss
-from eval.predicted import Predicted, statistics
+from eval.predicted import Predicted, Steps, descend, statistics
 from eval.rank import kendall
 from eval.score import score
 from eval.tabular import Tabular
 from eval.trained import Trained
-from eval.wrap import Calibrated, Cascade, Ensemble, Joined, Neighborhood, Partitioned, isotonic
+from eval.wrap import Blended, Calibrated, Cascade, Ensemble, Joined, Neighborhood, Partitioned, Standing, isotonic
 from eval.zerocost import SCORES, ZeroCost, grad_norm, jacov, naswot, rectified, snip, synflow
 from ghn.errors import DataError, GHNError, ModelError
 from ghn.hyper import Hypernet
@@ -85,6 +85,27 @@ class TestPredicted(OnCells):
         others.append(Predicted(hyper().untrained(1), SMALL, noise(), 12))
         assert len({e.fingerprint for e in (evaluator, *others)}) == 4
         assert Predicted(hyper(), SMALL, noise(), 12).fingerprint == evaluator.fingerprint
+
+
+class TestPredictedAfterSteps(OnCells):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def evaluator(cls) -> Evaluator:
+        return Predicted(hyper(), SMALL, noise(), 12, Steps(SearchImages(load_sample().resized(8), "train"), 2))
+
+    def test_it_has_seen_what_it_trained_on(self, evaluator: Evaluator, archs: list[Arch]) -> None:
+        assert evaluator.sees == {"train", "val"}
+        assert evaluator.fingerprint != Predicted(hyper(), SMALL, noise(), 12).fingerprint
+        assert evaluator.evaluate(archs[:1])[0].cost.images == 24 + 2 * 64
+
+    def test_steps_go_down_and_are_as_long_as_told(self) -> None:
+        (x, y), model = next(noise().images.batches(24)), SMALL.build(SMALL.arch(CELLS[0]), 10, 8)
+        before = [p.detach().clone() for p in model.parameters()]
+        first = F.cross_entropy(model(x), y).item()
+        descend(model, [(x, y)], 0.03)
+        assert F.cross_entropy(model(x), y).item() < first
+        lengths = [((p - b).norm() / b.norm()).item() for p, b in zip(model.parameters(), before, strict=True)]
+        assert all(length == pytest.approx(0.03, rel=1e-3) for length in lengths if not math.isnan(length))
 
 
 @pytest.mark.parametrize("name", list(SCORES))
@@ -164,6 +185,36 @@ class TestTrained(OnCells):
 def trained(epochs: int = 1, folder: Path | None = None, lr: float = 0.025) -> Trained:
     part = SearchImages(noise(40).images, "train")
     return Trained(SMALL, part, noise(), Schedule(epochs, 16, lr), folder=folder)
+
+
+class TestBlended(OnToys):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def evaluator(cls) -> Evaluator:
+        return Blended([Digits(), Constant("loss", 2.0)], [Toy().sample(Random(i)) for i in range(30)])
+
+    def test_it_is_the_mean_standing_with_losses_turned(self, evaluator: Evaluator) -> None:
+        sample = [Toy().sample(Random(i)) for i in range(40)]
+        seen = [r.metrics for r in Digits().evaluate(sample) if r.error is None]
+        own = Digits().evaluate(toys()[:1])[0].metrics
+        places = [
+            sum((row[name] < own[name]) + (row[name] == own[name]) / 2 for row in seen) / len(seen) for name in own
+        ]
+        blended = Blended([Digits()], sample)
+        assert blended.evaluate(toys()[:1])[0].metrics["blend"] == pytest.approx(np.mean(places), abs=0.02)
+        turned = Blended([Digits()], sample, lower=("total", "largest"))
+        both = [e.evaluate(toys()[:1])[0].metrics["blend"] for e in (blended, turned)]
+        assert sum(both) == pytest.approx(1)
+        assert evaluator.evaluate(toys())[3].error == "the last digit is 3"
+
+    def test_beyond_the_sample_values_still_differ(self) -> None:
+        standing = Standing([1.0, 2.0, 2.0, 5.0])
+        places = [standing.of(x) for x in (-50, 0, 1, 1.5, 2, 4, 5, 6, 500)]
+        assert places == sorted(set(places))
+        assert (standing.of(2), standing.of(1), standing.of(5)) == (0.5, 0.125, 0.875)
+        assert 0 < places[0] < places[-1] < 1
+        with pytest.raises(GHNError, match="hardly any of 1"):
+            Blended([Digits()], toys()[:1])
 
 
 class TestNeighborhood(OnToys):
@@ -278,6 +329,25 @@ class TestLearned(OnToys):
         assert Learned(Toy().encode, _labels(40), "val").evaluate(toys()) == evaluator.evaluate(toys())
         with pytest.raises(GHNError, match="5 labelled architectures"):
             Learned(Toy().encode, _labels(3), "val")
+
+
+class TestLearnedFromMetrics(OnToys):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def evaluator(cls) -> Evaluator:
+        return Learned(lambda arch: [], _labels(60), "val", inner=Digits())
+
+    def test_it_stacks_metrics_and_learns_nothing_from_what_has_none(self, evaluator: Learned) -> None:
+        failing = sum(arch.genes[-1] == 3 for arch, _ in _labels(60))
+        assert evaluator.labels == 60 - failing < 60
+        others = [arch for arch, _ in _labels(120)[60:] if arch.genes[-1] != 3]
+        scores = np.array([r.metrics["rank_score"] for r in evaluator.evaluate(others)])
+        assert kendall(scores, np.array([sum(a.genes) for a in others])) > 0.95, "one of the metrics is the truth"
+        result = evaluator.evaluate(toys())[3]
+        assert result.error == "the last digit is 3"
+        assert evaluator.told == {arch.key for arch, _ in _labels(60)}
+        assert Neighborhood(evaluator, Toy()).told == evaluator.told
+        assert evaluator.evaluate(toys())[0].cost.images == 10
 
 
 def _labels(count: int) -> list[tuple[Arch, float]]:

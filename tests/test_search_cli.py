@@ -10,6 +10,10 @@ import pytest
 from search_cases import TABLES, needs_tables
 
 from ghn.cli import main
+from search.evaluators import Resources
+from search.labels import from_table
+from search.options import drawn
+from search.spaces import make_space
 from train.data import load_sample
 
 pytestmark = [needs_tables, pytest.mark.usefixtures("one_thread")]
@@ -72,6 +76,62 @@ def test_rank_puts_evaluators_side_by_side(tmp_path: Path, capsys: pytest.Captur
     assert (tmp_path / "certificates.html").read_text().count("<svg") == 3
 
 
+def test_a_ranker_learns_from_the_table_and_is_certified_on_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels are of 12 epochs on validation images, and better than what they are made of."""
+    spec = "learned:cifar10_valid_12:80:genes"
+    words = ["rank", *ON, "--evaluators", spec, "tabular:cifar10_valid_12", "--truth", "cifar10_test_200"]
+    assert main([*words, "--n", "400", "--out", str(tmp_path / "rank")]) == 0
+    found = json.loads((tmp_path / "rank" / "certificates.json").read_text())
+    assert found[spec]["n"] == 400
+    assert found[spec]["tau"]["value"] > 0.45
+    space = make_space("nasbench201")
+    genes = [genes for genes, _ in _labels(80)]
+    told = {space.arch(g).key for g in genes}
+    assert Resources(space, str(TABLES)).make(spec).told == told
+    assert {a.genes for a in drawn(space, [*genes, (3, 3, 3, 3, 3, 3)], 50, 0, told)} == {(3, 3, 3, 3, 3, 3)}
+
+    words = ["search", *ON, "--strategy", "evolution", "--evaluator", spec, "--budget", "40", "--checkpoint", "none"]
+    words += ["--truth", "cifar10_test_200", "--certify", "100", "--set", "population=10", "--set", "sample=3"]
+    assert main([*words, "--out", str(tmp_path / "search")]) == 0
+    result = json.loads((tmp_path / "search" / "result.json").read_text())
+    assert (result["certificate"]["metric"], result["certificate"]["n"]) == ("rank_score", 100)
+    assert result["best"][0]["truth"] > 91
+    said = capsys.readouterr().err
+    assert ("may rank no better than chance" in said) == (not result["certificate"]["tau_top"]["low"] > 0)
+
+
+def test_predicted_weights_of_small_networks_rank_large_ones(tmp_path: Path, pictures: Path) -> None:
+    """The certificate is of the scores that the search saw; the winner is exported in its own size."""
+    words = ["search", *ON, "--strategy", "random", "--evaluator", "predicted", "--proxy", "cells=1", "--budget", "4"]
+    words += ["--data", str(pictures), "--images", "20", "--image-size", "16", "--truth", "cifar10_test_200"]
+    assert main([*words, "--certify", "20", "--out", str(tmp_path / "run")]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["certificate"]["metric"], result["certificate"]["n"]) == ("accuracy", 20)
+    assert result["spent"]["images"] == 80
+    weights = (tmp_path / "run" / "winner" / "weights.safetensors").read_bytes()
+    assert b'"cells.11.conv_a' in weights, "five cells a stage: the second reduction is the twelfth"
+
+
+def _labels(count: int) -> list[tuple[tuple[int, ...], float]]:
+    """Genes and 12-epoch accuracy of the cells that `learned` draws with seed 0."""
+    found = from_table(make_space("nasbench201"), "cifar10_valid_12", count, str(TABLES), 0)
+    return [(arch.genes, score) for arch, score in found.rows]
+
+
+def test_a_search_goes_by_labels_of_the_users_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"genes": list(genes), "score": score, "measured_on": "val"} for genes, score in _labels(40)]
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    words = ["search", *ON, "--strategy", "random", "--budget", "20", "--checkpoint", "none"]
+    words += ["--evaluator", f"learned:{tmp_path}/mine.json::genes,params", "--workers", "1"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["spent"]["evaluations"] == 20
+    (tmp_path / "mine.json").write_text(json.dumps([{**row, "measured_on": "test"} for row in rows]))
+    assert main([*words, "--out", str(tmp_path / "other")]) == 2
+    assert "measured on test data" in capsys.readouterr().err
+
+
 def test_images_decide_where_they_are_asked_for(tmp_path: Path, pictures: Path) -> None:
     """Predicted weights and a zero-cost score, searched together, each on pictures of the validation part."""
     words = ["search", "--space", "deepnets", "--strategy", "nsga2", "--set", "population=3"]
@@ -130,6 +190,18 @@ def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
         (["--truth", "nonsense"], "no table of this space has 'nonsense'"),
         (["--evaluator", "trained:few"], "needs a number of epochs"),
         (["--evaluator", "naswot"], "a full image set is needed"),
+        (["--evaluator", "predicted:many"], "takes a number of steps"),
+        (["--evaluator", "learned"], "needs labels, as learned:"),
+        (["--evaluator", "learned:cifar10_valid_12:few"], "needs labels, as learned:"),
+        (["--evaluator", "learned:cifar10_valid_12:9:trained"], "cannot read 'trained'; give some of genes, ghn"),
+        (["--evaluator", "learned:cifar10_test_200:9:genes"], "measured on test data"),
+        (["--evaluator", "learned:nonsense:9:genes"], "no table of this space has 'nonsense'"),
+        (["--evaluator", "learned:cifar10_valid_12:3:genes"], "5 labelled architectures"),
+        (["--evaluator", "learned:nowhere.json"], "there is no file nowhere.json of labels"),
+        (["--evaluator", "blend:params"], "needs two evaluators or more, as blend:"),
+        (["--evaluator", "blend:params,tabular:cifar10_test_200"], "measured on test data"),
+        (["--evaluator", "params", "--proxy", "cells"], "give KEY=N, as cells=1"),
+        (["--evaluator", "params", "--proxy", "depth=2"], "cannot be made with"),
         (["--tables", "nowhere"], "no nasbench201.parquet in nowhere"),
         (["--neighbors", "0"], "one neighbour or more"),
         (["--workers", "-1"], "not a whole number"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 RECIPES = (
     *("ghn1_cifar10", "ghn2_cifar10", "ghn2_cifar10_cpu", "mlp_cifar10", "ghn2_imagenet"),
-    *("ghn3_t_cifar10", "ghn3_t_cifar10_cpu", "smoke"),
+    *("ghn3_t_cifar10", "ghn3_t_cifar10_cpu", "ghn2_nasbench201_cpu", "smoke"),
 )
 NAMES = ("latest", "best", "steady")  # of checkpoints; both lists are here because this file must not wait for torch
 DATA_HELP = """\
@@ -72,7 +72,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     train.add_argument("--data", metavar="SET", help="image set (default: $GHN_DATA); see `ghn data --help`")
     train.add_argument(
-        "--corpus", type=Path, metavar="DIR", help="train on the networks of this corpus (default: the train split's)"
+        "--corpus", type=Path, metavar="DIR", help="train on the networks of this corpus (default: the recipe's split)"
     )
     train.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads per network (default: 1)")
     train.add_argument("--workers", type=int, default=1, metavar="N", help="networks that run at a time (default: 1)")

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from deepnets_gen.genotype import OPS
+from deepnets_gen.splits import SPLITS
 from ghn.errors import GHNError
 from ghn.model import GHNConfig
 
@@ -62,7 +63,8 @@ class Recipe:
     """A whole run.
 
     ghn: fields of GHNConfig that differ from its defaults; the classes come from the data. corpus: networks per
-    stage's pool. augmentation: of the images, 'cifar' (shift, mirror) or 'imagenet' (crop, mirror, colours).
+    stage's pool. splits: of `deepnets_gen`, to train on and to validate with.
+    augmentation: of the images, 'cifar' (shift, mirror) or 'imagenet' (crop, mirror, colours).
     identity: how much of the identity every predicted weight carries at the start (ConvDecoder.start_from_identity).
     optimiser: 'adam', 'adamw' or 'muon' (train/optim.py).
     weight_decay: with 'adam' it is L2 (a part of the gradient), with 'adamw' decoupled from it.
@@ -90,6 +92,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     ghn: Mapping[str, Any] = field(default_factory=dict)
     corpus: int = 1000
+    splits: tuple[str, str] = ("train", "val")
     augmentation: str = "cifar"
     identity: float = 0.0
     optimiser: str = "adamw"
@@ -126,6 +129,8 @@ class Recipe:
             raise RecipeError(f"recipe {self.name!r} has no stages")
         if self.optimiser not in OPTIMISERS:
             raise RecipeError(f"optimiser {self.optimiser!r} is none of {', '.join(OPTIMISERS)}")
+        if len(self.splits) != 2 or set(self.splits) - set(SPLITS):
+            raise RecipeError(f"splits are two of {', '.join(SPLITS)}, not {self.splits}")
         if not 0 <= self.ema < 1 or not 0 <= self.label_smoothing < 1:
             raise RecipeError(f"ema ({self.ema}) and label_smoothing ({self.label_smoothing}) must be in [0, 1)")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):

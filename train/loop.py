@@ -31,6 +31,7 @@ from train.seeds import DROPOUT, IMAGES, INITIAL, generator_for, mixed, seeded
 from train.step import Job, Local, accuracy, meta_gradient
 
 VAL_BATCH = 100
+PARTS = ("train", "val")  # of images and of networks
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Trainer:
     """A run of a recipe. `ghn` is what learns, `average` its averaged weights: evaluated and shipped.
 
     train, val: images at any size. checkpoints: folder of the run's state. corpus: the networks to train on; without
-    one they are drawn from the train split.
+    one they are drawn from the recipe's split.
     workers: networks of a meta-batch that run at a time, each in a thread of its own; the result does not depend on
     it. With dropout they run one after another, because all threads draw from one generator.
     world: the processes that share the run; the result depends on the recipe's `parts`, not on how many they are. The
@@ -186,15 +187,14 @@ class Trainer:
             device = self.world.device
             self._val_batches = [(x.to(device), y.to(device)) for x, y in held_out.batches(VAL_BATCH)]
 
-    def _pool(self, split: str, size: int, report: Callable[[str], None]) -> Pool:
+    def _pool(self, part: str, size: int, report: Callable[[str], None]) -> Pool:
+        split = self.recipe.splits[PARTS.index(part)]
         spec = PoolSpec.of(self.recipe, self._stage, split, size, self.ghn.config.num_classes)
         every = max(1000, size // 20)
-        corpus = self._corpus if split == "train" else None
-        pool = build_pool(
-            spec, corpus, lambda n: report(f"{split} networks: {n} of {size}") if n % every == 0 else None
-        )
-        report(f"{split} networks: {pool.funnel}")
-        self.world.agree(f"the {split} networks", str(pool.funnel))
+        corpus = self._corpus if part == "train" else None
+        pool = build_pool(spec, corpus, lambda n: report(f"{part} networks: {n} of {size}") if n % every == 0 else None)
+        report(f"{part} networks: {pool.funnel}")
+        self.world.agree(f"the {part} networks", str(pool.funnel))
         return pool
 
     def _step(self) -> Row:

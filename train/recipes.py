@@ -133,6 +133,23 @@ def ghn2_cifar10_cpu() -> Recipe:
     )
 
 
+def ghn2_nasbench201_cpu() -> Recipe:
+    """GHN-2 for scoring NAS-Bench-201: its cells, one a stage, on CIFAR-10 in 16 pixels; some minutes of a CPU core.
+
+    It decodes no kernel larger than the space's. It learns on the cells that it is to score, as a supernet does, but
+    for a quarter that the splits leave out; no result of the benchmark has a say. `ghn2_cifar10_cpu` gives the rest.
+    """
+    return replace(
+        ghn2_cifar10_cpu(),
+        name="ghn2_nasbench201_cpu",
+        stages=(Stage(steps=1000, image_size=16, images=32, networks=8),),
+        ghn={"max_shape": [64, 64, 3, 3]},
+        corpus=4350,  # all that the split has
+        splits=("cells201_train", "cells201_val"),
+        val_networks=20,
+    )
+
+
 def smoke() -> Recipe:
     """A run of seconds that shows that everything works; it learns nothing."""
     tiny = Stage(
@@ -154,7 +171,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     f.__name__: f
     for f in (
         *(ghn1_cifar10, ghn2_cifar10, mlp_cifar10, ghn2_imagenet, ghn3_t_cifar10),
-        *(ghn2_cifar10_cpu, ghn3_t_cifar10_cpu, smoke),
+        *(ghn2_cifar10_cpu, ghn3_t_cifar10_cpu, ghn2_nasbench201_cpu, smoke),
     )
 }
 
