@@ -229,8 +229,9 @@ def main() -> None:
             print(name, {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
             record["summary"] = summary(rows, peers)
             _save(record, args.out)
-    done = subprocess.run([sys.executable, __file__, "--llama"], capture_output=True, text=True, check=True)
-    record["llama_70b"] = json.loads(done.stdout.splitlines()[-1])
+    if "llama_70b" not in record:
+        done = subprocess.run([sys.executable, __file__, "--llama"], capture_output=True, text=True, check=True)
+        record["llama_70b"] = json.loads(done.stdout.splitlines()[-1])
     print(json.dumps(record["summary"], indent=1), json.dumps(record["llama_70b"], indent=1), sep="\n")
     _save(record, args.out)
 

@@ -35,18 +35,25 @@ def borrowed(
     """
     saved: list[tuple[Any, Any]] = []  # the attributes of a module, or a container among them, and what was in it
     empty: list[Any] = []  # containers with nothing in them, as most of a module's are
+    found: list[tuple[Any, Any, Tensor]] = []  # tensors, and where they are kept
     for module in modules:
-        saved.append((module.__dict__, module.__dict__.copy()))
-        for value in module.__dict__.values():
+        attributes = module.__dict__
+        saved.append((attributes, attributes.copy()))
+        for key, value in attributes.items():
             if type(value) in _CONTAINERS:
                 if value:
                     saved.append((value, dict(value) if isinstance(value, dict) else value.copy()))
+                    found += _tensors_of(value)
                 else:
                     empty.append(value)
+            elif isinstance(value, Tensor):
+                found.append((attributes, key, value))
     stand_ins: dict[int, Tensor] = {}
     try:
-        for live, entries in saved:
-            _replace_tensors(live, entries, stand_in, stand_ins)
+        for keeper, key, tensor in found:
+            if id(tensor) not in stand_ins:
+                stand_ins[id(tensor)] = stand_in(tensor)
+            keeper[key] = stand_ins[id(tensor)]
         for module in modules:
             module.__dict__["training"] = training
         yield stand_ins
@@ -55,14 +62,12 @@ def borrowed(
             live.clear()
             (live.extend if isinstance(live, list) else live.update)(entries)
         for live in empty:
-            live.clear()
+            if live:
+                live.clear()
 
 
-def _replace_tensors(live: Any, entries: Any, stand_in: Callable[[Tensor], Tensor], done: dict[int, Tensor]) -> None:
-    if isinstance(live, set):
-        return
-    for key, tensor in entries.items() if isinstance(entries, dict) else enumerate(entries):
-        if isinstance(tensor, Tensor):
-            if id(tensor) not in done:
-                done[id(tensor)] = stand_in(tensor)
-            live[key] = done[id(tensor)]
+def _tensors_of(container: Any) -> list[tuple[Any, Any, Tensor]]:
+    if isinstance(container, set):
+        return []
+    entries = container.items() if isinstance(container, dict) else enumerate(container)
+    return [(container, key, value) for key, value in entries if isinstance(value, Tensor)]
