@@ -33,7 +33,7 @@ def write_parquet(entries: Entries, path: Path, num_classes: int = 10, image_siz
 
     split, family: texts. key: identity of the graph. genotype: JSON. nodes, params: counts. ops: (N,) uint8, rows of
     `Primitive`. shapes: 4 N numbers, (out, in, h, w) of each node. edges: 2 E numbers, source and target of each edge.
-    names: of the nodes. slots: of the parameters, each with fqn, role, shape, node and aliases. outputs: nodes.
+    names: of the nodes. slots: of the parameters, each with fqn, role, shape, node, aliases and axes. outputs: nodes.
     """
     arrow, parquet = _import_pyarrow()
     rows = ((split, genotype, families.sketch(genotype, num_classes, image_size)) for split, genotype in entries)
@@ -67,6 +67,7 @@ def read_parquet(path: Path) -> Iterator[tuple[str, Any, ArchGraph]]:
 def _schema(arrow: Any) -> Any:
     texts, ints = arrow.list_(arrow.string()), arrow.list_(arrow.int32())
     slot = {"fqn": arrow.string(), "role": arrow.string(), "shape": ints, "node": arrow.int32(), "aliases": texts}
+    slot["axes"] = arrow.string()
     columns = {
         **dict.fromkeys(("split", "family", "key", "genotype"), arrow.string()),
         "nodes": arrow.int32(),
@@ -119,6 +120,7 @@ def _slots(arrow: Any, parts: Sequence[tuple[ParamSlot, ...]]) -> Any:
         "shape": _lists(arrow, [np.empty(0, np.int32), *(np.array(slot.shape, np.int32) for slot in slots)]).slice(1),
         "node": arrow.array([slot.node for slot in slots], arrow.int32()),
         "aliases": _texts(arrow, [slot.aliases for slot in slots]),
+        "axes": arrow.array([slot.axes for slot in slots], arrow.string()),
     }
     return arrow.ListArray.from_arrays(_offsets(parts), arrow.StructArray.from_arrays(fields.values(), fields.keys()))
 
@@ -129,7 +131,8 @@ def _offsets(parts: Sequence[Sized]) -> np.ndarray:
 
 def _graph(row: dict[str, Any]) -> ArchGraph:
     slots = (
-        ParamSlot(s["fqn"], Role(s["role"]), tuple(s["shape"]), s["node"], tuple(s["aliases"])) for s in row["slots"]
+        ParamSlot(s["fqn"], Role(s["role"]), tuple(s["shape"]), s["node"], tuple(s["aliases"]), s.get("axes", ""))
+        for s in row["slots"]
     )
     return ArchGraph(row["ops"], row["edges"], row["shapes"], tuple(slots), tuple(row["names"]), tuple(row["outputs"]))
 

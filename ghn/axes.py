@@ -2,7 +2,8 @@
 
 Layers keep their weights in several orders: a convolution's is 'oikk', a transposed one's 'iokk', that of what `x @ W`
 multiplies with 'io', that of a stack of matrices 'ooi'. GHNs decode (out, in, *kernel), and what one unit sums over
-is all that is not 'o'. An empty string stands for the usual order.
+is all that is not 'o'. An empty string stands for the usual order. 'iokk/4' is that of a transposed convolution in 4
+groups: its inputs are those of all groups, one after the other, its outputs those of one.
 """
 
 import math
@@ -16,15 +17,20 @@ def outputs_first(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
     """The shape (out, in, *kernel) of a weight of this shape; all its outputs as one dimension, and all its inputs."""
     if not axes:
         return shape
-    out, into = (math.prod(n for n, a in zip(shape, axes, strict=True) if a == letter) for letter in "oi")
-    return out, into, *(n for n, a in zip(shape, axes, strict=True) if a == "k")
+    letters, groups = _parts(axes)
+    out, into = (math.prod(n for n, a in zip(shape, letters, strict=True) if a == letter) for letter in "oi")
+    return out * groups, into // groups, *(n for n, a in zip(shape, letters, strict=True) if a == "k")
 
 
 def as_stored(value: "Tensor", shape: tuple[int, ...], axes: str) -> "Tensor":
     """A weight (out, in, *kernel) in the order of its layer; the inverse of `outputs_first`."""
     if not axes:
         return value.view(shape)
-    order = _order(axes)
+    letters, groups = _parts(axes)
+    if groups > 1:  # (groups * out, in, k...) -> (groups * in, out, k...)
+        parts = value.reshape(groups, value.shape[0] // groups, *value.shape[1:])
+        return parts.transpose(1, 2).reshape(shape)
+    order = _order(letters)
     return value.reshape([shape[a] for a in order]).permute([order.index(a) for a in range(len(order))]).contiguous()
 
 
@@ -32,8 +38,18 @@ def by_outputs(value: "Tensor", axes: str) -> "Tensor":
     """A weight of a layer as (out, in, *kernel), a copy where the order changes; the inverse of `as_stored`."""
     if not axes:
         return value
-    return value.permute(_order(axes)).reshape(outputs_first(tuple(value.shape), axes))
+    letters, groups = _parts(axes)
+    if groups > 1:  # (groups * in, out, k...) -> (groups * out, in, k...)
+        parts = value.reshape(groups, value.shape[0] // groups, *value.shape[1:])
+        return parts.transpose(1, 2).reshape(outputs_first(tuple(value.shape), axes))
+    return value.permute(_order(letters)).reshape(outputs_first(tuple(value.shape), axes))
 
 
-def _order(axes: str) -> list[int]:
-    return sorted(range(len(axes)), key=lambda a: "oik".index(axes[a]))
+def _parts(axes: str) -> tuple[str, int]:
+    """The letters, and the number of groups."""
+    letters, _, groups = axes.partition("/")
+    return letters, int(groups or 1)
+
+
+def _order(letters: str) -> list[int]:
+    return sorted(range(len(letters)), key=lambda a: "oik".index(letters[a]))

@@ -25,7 +25,8 @@ class ParamSlot(NamedTuple):  # not a dataclass: a graph has hundreds, and these
     fqn: its path in `named_parameters()`. shape: its true shape. node: index into the graph.
     aliases: further paths of the very same tensor (tied weights), predicted once.
     axes: what each dimension of a weight is: 'o' outputs, 'i' inputs, 'k' positions of a kernel; '' for 'oikk...'. The
-    matrix W of x @ W has 'io', so has a transposed convolution with 'kk' after it; a stack of matrices 'ooi'.
+    matrix W of x @ W has 'io', so has a transposed convolution with 'kk' after it, and '/4' where it has 4 groups; a
+    stack of matrices 'ooi'.
     """
 
     fqn: str

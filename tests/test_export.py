@@ -61,6 +61,31 @@ def test_parquet_gives_every_graph_back(tmp_path: Path, entries: Any, graphs: An
     assert [graph for _, _, graph in back] == graphs
 
 
+def test_parquet_keeps_the_axes_of_weights(tmp_path: Path, entries: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra: corpus)")
+    sketch = families.sketch
+
+    class Turned:
+        """A sketch whose graph keeps its matrices as (in, out)."""
+
+        def __init__(self, *args: Any) -> None:
+            self._sketch = sketch(*args)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._sketch, name)
+
+        def graph(self) -> ArchGraph:
+            data = self._sketch.graph().to_dict()
+            data["slots"] = [s | {"axes": "io"} if len(s["shape"]) == 2 else s for s in data["slots"]]
+            return ArchGraph.from_dict(data)
+
+    monkeypatch.setattr(families, "sketch", Turned)
+    write_parquet(entries, tmp_path / "graphs.parquet")
+    for (_, genotype), (_, _, graph) in zip(entries, read_parquet(tmp_path / "graphs.parquet"), strict=True):
+        assert graph == Turned(genotype, 10, 32).graph()
+        assert {slot.axes for slot in graph.slots} == {"", "io"}
+
+
 def test_parquet_is_read_without_us(tmp_path: Path, entries: Any, graphs: Any) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (extra: corpus)")
     write_parquet(entries, tmp_path / "graphs.parquet", num_classes=100, image_size=64)

@@ -52,7 +52,8 @@ def matrices(model: nn.Module, given: Given, *roles: Role) -> dict[str, Tensor]:
 
 
 def test_outputs_first_and_back_changes_nothing() -> None:
-    for axes, shape in (("", (4, 3, 2, 2)), ("iokk", (4, 3, 2, 5)), ("io", (6, 2)), ("ooi", (2, 3, 5))):
+    shapes = {"": (4, 3, 2, 2), "iokk": (4, 3, 2, 5), "iokk/2": (4, 3, 2, 5), "io": (6, 2), "ooi": (2, 3, 5)}
+    for axes, shape in shapes.items():
         value = torch.randn(shape)
         assert torch.equal(as_stored(by_outputs(value, axes), shape, axes), value)
     assert torch.equal(by_outputs(torch.arange(6).view(2, 3), "io"), torch.arange(6).view(2, 3).T)

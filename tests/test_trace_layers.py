@@ -110,6 +110,7 @@ def test_fan_in_is_what_the_layer_sums_over(forward, shape, axes, first):
     [
         (nn.ConvTranspose2d(4, 6, 3), "iokk", 36),
         (nn.ConvTranspose2d(4, 4, 3, groups=4), "ookk", 9),
+        (nn.ConvTranspose2d(4, 6, 3, groups=2), "iokk/2", 18),
         (nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last), "", 36),
         (nn.Conv2d(4, 4, 3, groups=4), "", 9),
     ],
@@ -124,6 +125,23 @@ def test_stored_order_is_the_inverse(shape, axes):
     stored = torch.arange(math.prod(shape)).view(shape)
     order = sorted(range(len(shape)), key=lambda d: "oik".index((axes or "oi")[d]))
     assert torch.equal(as_stored(stored.permute(order).reshape(outputs_first(shape, axes)), shape, axes), stored)
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_a_transposed_convolution_in_groups_is_stored_as_it_sums(groups):
+    """What is decoded as (out, in, *kernel) has the same outputs and inputs in the layer."""
+    layer = nn.ConvTranspose2d(12, 6, 3, groups=groups, bias=False)
+    slot = slots(traced(lambda m, x: m.layer(x), torch.rand(1, 12, 4, 4), layer=layer))["layer.weight"]
+    assert slot.outputs_first == (6, 12 // groups, 3, 3)
+    weight = torch.rand(slot.outputs_first)
+    stored = as_stored(weight, slot.shape, slot.axes)
+    assert stored.is_contiguous()
+    x = torch.rand(1, 12, 4, 4)
+    # Seen as a map of channels alone, at the kernel's corner, it is the grouped convolution with the same numbers.
+    corner = torch.zeros_like(stored)
+    corner[..., 0, 0] = stored[..., 0, 0]
+    expected = F.conv2d(x, weight[..., :1, :1], groups=groups)
+    assert torch.allclose(F.conv_transpose2d(x, corner, groups=groups)[..., :4, :4], expected, atol=1e-6)
 
 
 def test_a_layer_written_either_way_gets_the_same_weights() -> None:

@@ -57,11 +57,15 @@ def _trace(model: nn.Module, params: list[Param], inputs: Callable[[], Iterator[
 
 def _parameters(model: nn.Module) -> list[Param]:
     names: dict[int, list[str]] = {}
+    params: list[nn.Parameter] = []
     for name, p in model.named_parameters(remove_duplicate=False):
+        if id(p) in names:
+            names[id(p)].append(name)
+            continue
         if is_lazy(p):
             raise TraceError(f"parameter {name!r} has no shape yet; run {type(model).__name__} once on an input first")
-        names.setdefault(id(p), []).append(name)
-    params = list(model.parameters())
+        names[id(p)] = [name]
+        params.append(p)
     # Where all are frozen nobody meant a part of them: the network is only not to be trained now.
     some = any(p.requires_grad for p in params)
     return [

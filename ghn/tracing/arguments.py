@@ -80,6 +80,7 @@ def axes_of(argument: Tensor, letters: str, param: Param) -> str:
     '' for the usual order, and where the parameter was taken apart in a way that is not seen.
     """
     shape = param.shape
+    letters, _, groups = letters.partition("/")
     letters = letters[: argument.dim()].ljust(argument.dim(), "k")
     if argument.dim() < len(shape) and argument.numel() < param.numel:
         letters = "o" * (len(shape) - argument.dim()) + letters
@@ -87,6 +88,8 @@ def axes_of(argument: Tensor, letters: str, param: Param) -> str:
         letters = _exchanged(argument, letters, param)
     else:
         letters = _spread_over(shape, argument.shape, letters)
+    if groups and letters.rstrip("k") == "io":
+        return f"{letters}/{groups}"
     return "" if letters[:2] == "oi" and set(letters[2:]) <= {"k"} else letters
 
 

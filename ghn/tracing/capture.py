@@ -6,7 +6,7 @@ and at last for real. It is lent (`borrow`) with stand-ins for its parameters an
 
 import logging
 import random
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -22,11 +22,13 @@ from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ghn.errors import TraceError
-from ghn.tracing.borrow import borrowed
+from ghn.tracing.borrow import borrowed, modules_of
 from ghn.tracing.inputs import map_tensors, tensors_in
+from ghn.tracing.repeats import Repeats
 from ghn.tracing.rules import RULES, rule_for
 from ghn.tracing.shapes import SHORTCUTS
 
+Paths = Mapping[int, tuple[nn.Module, str]]  # id of a module -> the module and its first path
 LARGEST = 4 * 2**30  # bytes of parameters: a module with more is never run for real
 
 
@@ -77,6 +79,7 @@ class Recorder(TorchFunctionMode):
         self.layer: nn.Module | None = None  # a registered layer is running: one call, whatever it calls
         self._meta = meta
         self._shortcuts = SHORTCUTS if meta else {}
+        self._repeats = Repeats()
         self._values: dict[int, int] = {}
         self._kept: list[Any] = []  # an id names a tensor only while the tensor lives
         self._written: dict[int, int] = {}  # id of a base -> its value since the last write in place
@@ -103,7 +106,7 @@ class Recorder(TorchFunctionMode):
         if out is None:
             self.inside = True
             try:
-                out = func(*args, **kwargs)
+                out = self._repeats.call(func, args, kwargs) if self._meta else func(*args, **kwargs)
             finally:
                 self.inside = False
         self.recording.orphans += func in _UNFILLED and not self.inside
@@ -127,7 +130,7 @@ class Recorder(TorchFunctionMode):
 
     def _record(self, func: Any, args: tuple, kwargs: dict, ins: list[Tensor], out: Any, writes: bool = False) -> None:
         outs = _tensors((out,))
-        if ins and any(t is ins[0] for t in outs) and func not in RULES and len({id(t) for t in ins}) == 1:
+        if func not in RULES and ins and any(t is ins[0] for t in outs) and all(t is ins[0] for t in ins):
             return  # an activation in place, or nothing done at all: the value's origin stays
         values = {id(t): self._read(t) for t in ins}
         if writes:
@@ -273,29 +276,40 @@ def record(model: nn.Module, args: tuple, kwargs: dict, training: bool, attempt:
     Raises TraceError naming the module that was running when it failed.
     """
     recorder = Recorder(attempt.meta)
-    parameters = {id(p): i for i, p in enumerate(model.parameters())}
+    paths = modules_of(model)
+    modules = [module for module, _ in paths.values()]
+    parameters: dict[int, int] = {}
+    for p in (p for module in modules for p in module._parameters.values() if p is not None):
+        parameters.setdefault(id(p), len(parameters))
 
     def stand_in(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
+        if type(tensor) is Tensor or not isinstance(tensor, nn.Parameter):  # the second check takes long
             return attempt.other(tensor)
         return nn.Parameter(attempt.parameter(tensor), requires_grad=tensor.requires_grad)
 
-    with torch.no_grad(), _random_state(), borrowed(model, stand_in, training) as stand_ins:
+    with torch.no_grad(), _random_state(), borrowed(modules, stand_in, training) as stand_ins:
         args, kwargs = map_tensors((args, kwargs), attempt.input)
         for original, tensor in stand_ins.items():
             value = recorder.introduce(tensor)
             if original in parameters:
                 recorder.recording.parameters[value] = parameters[original]
         recorder.recording.inputs = {recorder.introduce(t) for t in tensors_in((args, kwargs))}
-        out = _run(model, args, kwargs, recorder, attempt)
+        out = _run(model, args, kwargs, recorder, paths, attempt)
         recorder.recording.outputs = [recorder._read(t) for t in tensors_in(out)]
     return recorder.recording
 
 
-def _run(model: nn.Module, args: tuple, kwargs: dict, recorder: Recorder, attempt: Attempt) -> Any:
+def _run(
+    model: nn.Module,
+    args: tuple,
+    kwargs: dict,
+    recorder: Recorder,
+    paths: Paths,
+    attempt: Attempt,
+) -> Any:
     try:
         net = Net(recorder) if attempt.net else nullcontext()
-        with attempt.context(), _module_paths(model, recorder), net, recorder:
+        with attempt.context(), _module_paths(paths, recorder), net, recorder:
             return model(*args, **kwargs)
     except Exception as error:
         where = f"in module {recorder.where!r} " if recorder.where else ""
@@ -317,22 +331,28 @@ def _random_state() -> Generator[None]:
 
 
 @contextmanager
-def _module_paths(model: nn.Module, recorder: Recorder) -> Generator[None]:
-    names = {id(m): name for name, m in model.named_modules()}
-    path = recorder.path
+def _module_paths(paths: Paths, recorder: Recorder) -> Generator[None]:
+    running = recorder.path
+    layers = {kind: rule_for(kind) for kind in {type(module) for module, _ in paths.values()}}
 
     def enter(module: nn.Module, _: Any) -> None:
-        if id(module) in names:
-            path.append((module, names[id(module)]))
-        if recorder.layer is None and rule_for(type(module)):
+        if id(module) in paths:
+            running.append(paths[id(module)])
+        if recorder.layer is None and _layer(module):
             recorder.layer = module
 
     def leave(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        if module is recorder.layer and (kind := rule_for(type(module))):
+        if module is recorder.layer and (kind := _layer(module)):
             recorder.layer = None
             recorder.take_layer(kind, module, args, kwargs, out)
-        while path and id(module) in names and path.pop()[0] is not module:
+        while running and id(module) in paths and running.pop()[0] is not module:
             pass  # a call within that raised and was caught never left
+
+    def _layer(module: nn.Module) -> type | None:
+        kind = type(module)
+        if kind not in layers:  # made while the network runs
+            layers[kind] = rule_for(kind)
+        return layers[kind]
 
     handles = register_module_forward_pre_hook(enter), register_module_forward_hook(leave, with_kwargs=True)
     try:

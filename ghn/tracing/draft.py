@@ -122,5 +122,6 @@ class Draft:
             x = todo.pop()
             if x not in seen:
                 seen.add(x)
-                todo.extend(self.nodes[x].preds)
+                for operand in self.nodes[x].operands:
+                    todo.extend(operand)
         return seen

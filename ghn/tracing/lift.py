@@ -81,6 +81,8 @@ class Lift:
     def whole(self, tensor: Any) -> int | None:
         """The parameter that a layer's argument is, if only reshaped or renormalised on the way; None if none is."""
         params = self.value(tensor).params
+        if not params:
+            return None
         same = [p for p in params if self.params[p].numel == tensor.numel()]
         return min(same, key=lambda p: self.params[p].shape != tuple(tensor.shape)) if same else None
 
@@ -112,10 +114,11 @@ class Lift:
         self, kind: Kind, op: Primitive, operands: Iterable[Value], argument: Tensor, role: Role, letters: str = ""
     ) -> int:
         """A node that stands for a layer's argument. letters: its axes, where it is a weight."""
-        param = self.source(argument)
-        fqn = "" if param is None else self.params[param].fqn
-        axes = axes_of(argument, letters, self.params[param]) if letters and param is not None else ""
-        node = self.add(kind, op, operands, outputs_first(self.shape_of(argument), axes), fqn)
+        source = self.source(argument)
+        param = None if source is None else self.params[source]
+        axes = axes_of(argument, letters, param) if letters and param else ""
+        shape = param.shape if param else tuple(argument.shape)
+        node = self.add(kind, op, operands, outputs_first(shape, axes), param.fqn if param else "")
         self.draft.nodes[node].axes = axes
         self.fill(node, argument, role)
         return node
@@ -134,10 +137,13 @@ class Lift:
 
     def lose(self, node: int, value: Value, but: set[int]) -> None:
         """Notes that no rule covers how these parameters get into the node."""
+        lost = value.params - but
+        if not lost:
+            return
         through = f"`{value.via}` and " if value.via and value.via != self.call.name else ""
         where = f" in module {self.call.path!r}" if self.call.path else ""
         reason = f"it takes part through {through}`{self.call.name}`{where}, for which there is no rule"
-        self.draft.nodes[node].lost += [(p, reason) for p in sorted(value.params - but)]
+        self.draft.nodes[node].lost += [(p, reason) for p in sorted(lost)]
 
     def shape_of(self, argument: Tensor) -> tuple[int, ...]:
         """The parameter's own shape where a layer's argument is one, else the argument's."""
@@ -184,8 +190,10 @@ class Lift:
         if self.value(weight).is_data:
             return self.matmul(rule, given)  # weights that the network computes: a product of data
         op, classifies = convolution(weight, given, rule)
-        alone = rule.axes == "io" and given.get("groups", 1) == weight.shape[0]  # each output sums over no channels
-        node = self._weighted(op, inputs, weight, classifies, "oo" if alone else rule.axes)
+        letters, groups = rule.axes, given.get("groups", 1)
+        if letters == "io" and groups > 1:  # one channel each: no output sums over several
+            letters = "oo" if groups == weight.shape[0] else f"io/{groups}"
+        node = self._weighted(op, inputs, weight, classifies, letters)
         return self._biased(node, bias)
 
     def _weighted(

@@ -85,9 +85,11 @@ class _Writing:
             self._look_into(value)
 
     def _look_into(self, value: Any) -> None:
-        if is_lazy(value):
-            raise ValueError("a parameter without a shape")
-        if isinstance(value, Tensor):
+        if isinstance(value, nn.Module):  # most of what there is, with tensors
+            self._items(vars(value))
+        elif isinstance(value, Tensor):
+            if is_lazy(value):
+                raise ValueError("a parameter without a shape")
             self.out += (value.shape, value.stride(), value.dtype, value.requires_grad)
         elif isinstance(value, dict):
             self._items(value)
@@ -112,10 +114,19 @@ class _Writing:
             self.out.append(value)
 
     def _items(self, items: dict[Any, Any]) -> None:
-        self.out.append(len(items))
+        out = self.out
+        out.append(len(items))
         for key, value in items.items():
-            if key != "training":  # the tracer sets it
-                self.out.append(key)
+            if key == "training":  # the tracer sets it
+                continue
+            kind = type(value)
+            # As in `add`, which a module's many flags, sizes and empty dicts need not be handed to.
+            if kind in _PLAIN or (kind is tuple and all(type(v) in _PLAIN for v in value)):
+                out += (key, value)
+            elif kind in _CONTAINERS and not value:
+                out += (key, kind)
+            else:
+                out.append(key)
                 self.add(value)
 
     def _all(self, values: Any) -> None:

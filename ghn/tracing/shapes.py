@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ghn.tracing.arithmetic import ARITHMETIC, empty, empty_like
+
 Size = int | Sequence[int]
 
 
@@ -19,10 +21,6 @@ def _pair(size: Size) -> tuple[int, int]:
     if isinstance(size, int):
         return size, size
     return (size[0], size[0]) if len(size) == 1 else (size[0], size[1])
-
-
-def _meta(shape: Sequence[int], like: Tensor) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device="meta")
 
 
 def _conv2d(
@@ -42,7 +40,7 @@ def _conv2d(
         return None
     windows = zip(side, kernel, _pair(stride), _pair(padding), _pair(dilation), strict=True)
     sides = [(x + 2 * p - d * (k - 1) - 1) // s + 1 for x, k, s, p, d in windows]
-    return _meta((n, out, *sides), input) if min(sides) > 0 else None
+    return empty((n, out, *sides), input) if min(sides) > 0 else None
 
 
 def _batch_norm(
@@ -55,7 +53,7 @@ def _batch_norm(
     **__: Any,
 ) -> Tensor | None:
     fits = all(t is None or t.shape == input.shape[1:2] for t in (running_mean, running_var, weight, bias))
-    return torch.empty_like(input) if input.dim() > 1 and fits else None
+    return empty_like(input) if input.dim() > 1 and fits else None
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
@@ -63,7 +61,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         return None
     if bias is not None and bias.shape != weight.shape[:1]:
         return None
-    return _meta((*input.shape[:-1], weight.shape[0]), input)
+    return empty((*input.shape[:-1], weight.shape[0]), input)
 
 
 def _layer_norm(
@@ -75,16 +73,16 @@ def _layer_norm(
 ) -> Tensor | None:
     shape = tuple(normalized_shape)
     fits = all(t is None or t.shape == shape for t in (weight, bias))
-    return torch.empty_like(input) if shape and input.shape[-len(shape) :] == shape and fits else None
+    return empty_like(input) if shape and input.shape[-len(shape) :] == shape and fits else None
 
 
 def _elementwise(input: Tensor, *_: Any, inplace: bool = False, **__: Any) -> Tensor:
     # The wrappers in torch.nn.functional hand `inplace` on by name, however they were called.
-    return input if inplace else torch.empty_like(input)
+    return input if inplace else empty_like(input)
 
 
 def _softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor | None:
-    return None if dtype else torch.empty_like(input)
+    return None if dtype else empty_like(input)
 
 
 def _max_pool2d(
@@ -119,7 +117,7 @@ def _pooled(input: Tensor, kernel: Size, stride: Size | None, padding: Size, dil
         return None
     windows = zip(input.shape[2:], kernels, _pair(stride or kernel), pads, _pair(dilation), strict=True)
     sides = [(x + 2 * p - d * (k - 1) - 1) // s + 1 for x, k, s, p, d in windows]
-    return _meta((*input.shape[:2], *sides), input) if min(sides) > 0 else None
+    return empty((*input.shape[:2], *sides), input) if min(sides) > 0 else None
 
 
 def _adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor | None:
@@ -127,14 +125,14 @@ def _adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None])
     if input.dim() != 4 or len(sizes) != 2:
         return None
     sides = [x if s is None else s for x, s in zip(input.shape[2:], sizes, strict=True)]
-    return _meta((*input.shape[:2], *sides), input)
+    return empty((*input.shape[:2], *sides), input)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor | None:
     same_heads = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
     if not same_heads or query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         return None
-    return _meta((*query.shape[:-1], value.shape[-1]), query)
+    return empty((*query.shape[:-1], value.shape[-1]), query)
 
 
 def _multihead(
@@ -162,7 +160,7 @@ def _multihead(
         return None
     length, batch = query.shape[:2]
     each = (batch,) if average_attn_weights else (batch, heads)
-    return _meta(query.shape, query), _meta((*each, length, length), query) if need_weights else None
+    return empty(query.shape, query), empty((*each, length, length), query) if need_weights else None
 
 
 def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
@@ -174,14 +172,14 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     rests = {(*t.shape[:dim], -1, *t.shape[dim + 1 :]) for t in tensors}
     if len(rests) > 1 or len({t.dtype for t in tensors}) > 1:
         return None
-    return _meta((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first)
+    return empty((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first)
 
 
 def _grouped_mm(input: Tensor, weight: Tensor, *, offs: Any = None, bias: Any = None, **_: Any) -> Tensor | None:
     # The real one takes no other type than bfloat16 on meta.
     if input.dim() != 2 or weight.dim() != 3 or input.shape[1] != weight.shape[1]:
         return None
-    return _meta((input.shape[0], weight.shape[2]), input)
+    return empty((input.shape[0], weight.shape[2]), input)
 
 
 def _recurrent(input: Tensor, state: Any, weights: Any, *options: Any) -> tuple[Tensor, ...] | None:
@@ -190,11 +188,11 @@ def _recurrent(input: Tensor, state: Any, weights: Any, *options: Any) -> tuple[
         return None
     states = (state,) if isinstance(state, Tensor) else tuple(state)
     bidirectional = options[4]
-    out = _meta((*input.shape[:-1], states[0].shape[-1] * (1 + bidirectional)), input)
-    return (out, *(torch.empty_like(s) for s in states))
+    out = empty((*input.shape[:-1], states[0].shape[-1] * (1 + bidirectional)), input)
+    return (out, *(empty_like(s) for s in states))
 
 
-SHORTCUTS: dict[Any, Callable[..., Any]] = {
+LAYERS: dict[Any, Callable[..., Any]] = {
     torch.conv2d: _conv2d,
     F.batch_norm: _batch_norm,
     F.linear: _linear,
@@ -211,3 +209,5 @@ SHORTCUTS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((F.relu, F.relu6, F.gelu, F.silu, F.hardswish, F.hardsigmoid), _elementwise),
     **dict.fromkeys((F.leaky_relu, F.elu, F.mish, F.dropout), _elementwise),
 }
+
+SHORTCUTS: dict[Any, Callable[..., Any]] = ARITHMETIC | LAYERS
