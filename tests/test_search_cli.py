@@ -199,7 +199,7 @@ def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
         (["--evaluator", "learned:cifar10_valid_12:3:genes"], "5 labelled architectures"),
         (["--evaluator", "learned:nowhere.json"], "there is no file nowhere.json of labels"),
         (["--evaluator", "blend:params"], "needs two evaluators or more, as blend:"),
-        (["--evaluator", "blend:params,tabular:cifar10_test_200"], "measured on test data"),
+        (["--evaluator", "blend:tabular:one_shot_acc,tabular:cifar10_test_200"], "measured on test data"),
         (["--evaluator", "params", "--proxy", "cells"], "give KEY=N, as cells=1"),
         (["--evaluator", "params", "--proxy", "depth=2"], "cannot be made with"),
         (["--tables", "nowhere"], "no nasbench201.parquet in nowhere"),

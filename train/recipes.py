@@ -134,10 +134,11 @@ def ghn2_cifar10_cpu() -> Recipe:
 
 
 def ghn2_nasbench201_cpu() -> Recipe:
-    """GHN-2 for scoring NAS-Bench-201: its cells, one a stage, on CIFAR-10 in 16 pixels; some minutes of a CPU core.
+    """GHN-2 for scoring NAS-Bench-201: its cells, one a stage, on CIFAR-10 in 16 pixels.
 
     It decodes no kernel larger than the space's. It learns on the cells that it is to score, as a supernet does, but
     for a quarter that the splits leave out; no result of the benchmark has a say. `ghn2_cifar10_cpu` gives the rest.
+    A step takes about a second of one core (1.15 million parameters). No run is recorded.
     """
     return replace(
         ghn2_cifar10_cpu(),
