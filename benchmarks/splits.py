@@ -30,7 +30,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks")]
 
 from generate import versions  # noqa: E402
-from train.sgd import Schedule, descend  # noqa: E402
 
 import deepnets_gen  # noqa: E402
 import ghn  # noqa: E402
@@ -39,6 +38,7 @@ from eval.score import score  # noqa: E402
 from ghn.files import write  # noqa: E402
 from train.data import load  # noqa: E402
 from train.images import ImageSet  # noqa: E402
+from train.sgd import Schedule, descend  # noqa: E402
 
 SPLITS = ("val", "test", "wide", "deep", "dense", "bnfree")
 PAPER = {  # top-1 of the paper's GHN-2 and of SGD after one epoch, percent: ghn_spec 12.1
