@@ -12,8 +12,6 @@ nothing was chosen by. One thread; a run that was cut off goes on from --work.
 
 import argparse
 import json
-import os
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from generate import versions
 
 import ghn
 from eval.evaluator import Arch
@@ -88,7 +87,7 @@ def main() -> None:
         "random network of equal size": (like(space, winner, flops), (predicted, he)),
     }
     record: dict[str, Any] = {
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "cpus": os.cpu_count()},
+        "versions": versions(),
         "cpu_seconds_of_search": round(searched - began, 1),
         "searches": {
             name: {"best": o.best[0].metrics["accuracy"], "failed": sum(r.error is not None for r in o.results)}

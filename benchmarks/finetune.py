@@ -10,8 +10,6 @@ three seeds, which give all initialisations the same batches. One thread; a run 
 
 import argparse
 import json
-import os
-import platform
 import time
 from dataclasses import replace
 from functools import partial
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from generate import versions
 
 import ghn
 from eval.finetune import FEW_SHOT, Parts, Start, Subject, finetune
@@ -82,7 +81,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     record = json.loads(args.out.read_text()) if args.out.exists() else {}
-    record["versions"] = {"python": platform.python_version(), "torch": torch.__version__, "cpus": os.cpu_count()}
+    record["versions"] = versions()
     for name in [args.only] if args.only else EXPERIMENTS:
         record[name] = measured(name, args.data, args.work)
         args.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -12,8 +12,6 @@ a run that was cut off goes on.
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +20,7 @@ from random import Random
 from typing import Any
 
 import torch
+from generate import versions
 
 import deepnets_gen
 from deepnets_gen.genotype import GenotypeError
@@ -129,7 +128,7 @@ def plain(certificate: Certificate, **more: Any) -> dict[str, Any]:
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"seed": args.seed, "threads": 1, "machine": _machine()}
+    found: dict[str, Any] = {"seed": args.seed, "threads": 1, "machine": versions()}
     for name, truth_name in TRUTH.items():
         space = make_space(name)
         truth = Tabular(space.tables, truth_name, args.tables)
@@ -213,10 +212,6 @@ def _size(arch: Arch) -> int | None:
         return deepnets_gen.sketch(make_space("nasbench201").genotype(arch.genes)).num_params
     except GenotypeError:
         return None
-
-
-def _machine() -> dict[str, Any]:
-    return {"python": platform.python_version(), "torch": torch.__version__, "cpus": os.cpu_count()}
 
 
 def _arguments() -> argparse.Namespace:

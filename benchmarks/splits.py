@@ -40,7 +40,7 @@ from train.data import load  # noqa: E402
 from train.images import ImageSet  # noqa: E402
 from train.sgd import Schedule, descend  # noqa: E402
 
-SPLITS = ("val", "test", "wide", "deep", "dense", "bnfree")
+SINGLE = ("resnet50", "vit")  # networks by themselves
 PAPER = {  # top-1 of the paper's GHN-2 and of SGD after one epoch, percent: ghn_spec 12.1
     "val": (67.5, 46.1),
     "test": (66.9, 46.9),
@@ -56,7 +56,7 @@ CLASSES = 10
 
 def genotypes(split: str, count: int) -> Iterator[tuple[int, Any]]:
     """Places in the split and networks; of the two predefined ones, that of the name."""
-    if split in ("resnet50", "vit"):
+    if split in SINGLE:
         yield 0, list(deepnets_gen.generate("predefined", 2))[split == "vit"]
     else:
         yield from enumerate(deepnets_gen.generate(split, count))
@@ -90,7 +90,7 @@ class Table:
 def summary(networks: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
     """Of each split and way: mean, spread and count; beside them the paper's GHN-2 and its epoch of SGD."""
     found: dict[str, dict[str, Any]] = {}
-    for split in (*SPLITS, "resnet50", "vit"):
+    for split in PAPER:
         mine = [row for key, row in networks.items() if key.split("/")[0] == split]
         ways = dict.fromkeys(way for row in mine for way in row if not way.endswith("seconds"))
         found[split] = {way: Summary.of([row[way] for row in mine if way in row]).to_dict() for way in ways}
@@ -102,7 +102,7 @@ def one_shot(table: Table, hyper: ghn.Hypernet, test: ImageSet, split: str, coun
     for index, genotype in genotypes(split, count):
         if not table.has(key := f"{split}/{index}", "ghn"):
             model = hyper.init(deepnets_gen.build(genotype, num_classes=CLASSES, image_size=test.side))
-            images = test if split in ("resnet50", "vit") else block(test, index, size)
+            images = test if split in SINGLE else block(test, index, size)
             table.note(key, ghn=score(model, images).accuracy)
 
 
@@ -143,9 +143,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, metavar="DIR", help="CIFAR-10 (see `ghn data --help`)")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--checkpoint", default="ghn2-cifar10")
-    parser.add_argument(
-        "--splits", nargs="+", default=[*SPLITS, "resnet50", "vit"], choices=[*SPLITS, "resnet50", "vit"]
-    )
+    parser.add_argument("--splits", nargs="+", default=list(PAPER), choices=PAPER)
     parser.add_argument("--count", type=int, default=100, help="networks of each split")
     parser.add_argument("--images", type=int, default=500, help="test images of each network")
     parser.add_argument("--sgd", type=int, default=0, help="networks of each split that are trained for an epoch")
@@ -162,7 +160,7 @@ def main() -> None:
     if args.sgd:
         small, train = test.resized(args.side), load("train", args.data).resized(args.side)
         for split in args.splits:
-            if split in SPLITS:
+            if split not in SINGLE:
                 one_epoch(table, hyper, train, small, split, args.sgd, args.images)
     report(table.data)
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from eval.evaluator import digest
 from eval.images import SearchImages, balanced
+from eval.predicted import weights_of
 from eval.score import score
 from ghn.errors import DataError, TrainingError
 from ghn.files import write
@@ -219,11 +220,10 @@ def _best(curves: Sequence[Curve]) -> float:
 def _key(subject: Subject, start: Start, parts: Parts, schedule: Schedule) -> str:
     """What tells one training from others of the same name."""
     content = [SearchImages(parts.train, "train").content, SearchImages(parts.val, "val").content, len(parts.shown)]
-    hyper = start.hyper.model.state_dict().values() if start.hyper else ()
+    hyper = weights_of(start.hyper) if start.hyper else ""
     file = Path(start.name).read_bytes() if start.name.endswith(".safetensors") else b""
     settings = [asdict(schedule), content, parts.train.side, start.noise, start.first, subject.name]
-    sums = [repr(v.double().sum().item()) for v in hyper]
-    return digest([json.dumps(settings), subject.graph.key, hashlib.sha256(file).hexdigest(), *sums])
+    return digest([json.dumps(settings), subject.graph.key, hashlib.sha256(file).hexdigest(), hyper])
 
 
 def _write(file: Path, model: nn.Module, key: str, curve: Curve) -> None:

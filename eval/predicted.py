@@ -11,6 +11,7 @@ from eval.evaluator import Arch, Evaluator, Networks, digest, fingerprint
 from eval.images import SearchImages, balanced
 from eval.score import BATCH, logits_of
 from ghn.hyper import Hypernet
+from train.step import stepped
 
 METRICS = ("accuracy", "loss", "margin")
 RATE, STEP_BATCH = 0.03, 64  # of a step: its length relative to that of each tensor, and its images
@@ -42,7 +43,7 @@ class Predicted(Evaluator):
         self.hyper, self.space, self.batch = hyper, space, batch
         self.images, self.sees = images.images, frozenset({images.part})
         self._training: list[tuple[Tensor, Tensor]] = []
-        settings: dict[str, object] = {"ghn": _weights(hyper), "images": images.content, "batch": batch}
+        settings: dict[str, object] = {"ghn": weights_of(hyper), "images": images.content, "batch": batch}
         if steps:
             self.sees |= {steps.images.part}
             used = balanced(steps.images.images, steps.count * STEP_BATCH)
@@ -64,14 +65,13 @@ class Predicted(Evaluator):
 
 def descend(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], rate: float) -> None:
     """A step of the model down the cross-entropy of each batch: of each tensor, `rate` times as long as it is, as a GHN
-    takes them while it learns (train/step.py; the trust ratio of LARS: You et al. 2017)."""
+    takes them while it learns (train/step.py)."""
     parameters = list(model.parameters())
     for x, y in batches:
         grads = torch.autograd.grad(F.cross_entropy(model(x), y), parameters, allow_unused=True)
         with torch.no_grad():
-            for p, g in zip(parameters, grads, strict=True):
-                if g is not None:
-                    p.sub_(g * (rate * p.norm() / g.norm().clamp(min=torch.finfo(g.dtype).tiny)))
+            for p, value in zip(parameters, stepped(parameters, grads, rate), strict=True):
+                p.copy_(value)
 
 
 def statistics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -86,7 +86,8 @@ def statistics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
     }
 
 
-def _weights(hyper: Hypernet) -> str:
+def weights_of(hyper: Hypernet) -> str:
+    """What tells a GHN from others, by its weights."""
     return digest(
         f"{name} {tuple(v.shape)} {v.double().sum().item()!r}" for name, v in hyper.model.state_dict().items()
     )

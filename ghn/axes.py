@@ -27,9 +27,8 @@ def as_stored(value: "Tensor", shape: tuple[int, ...], axes: str) -> "Tensor":
     if not axes:
         return value.view(shape)
     letters, groups = _parts(axes)
-    if groups > 1:  # (groups * out, in, k...) -> (groups * in, out, k...)
-        parts = value.reshape(groups, value.shape[0] // groups, *value.shape[1:])
-        return parts.transpose(1, 2).reshape(shape)
+    if groups > 1:
+        return _turned(value, groups)
     order = _order(letters)
     return value.reshape([shape[a] for a in order]).permute([order.index(a) for a in range(len(order))]).contiguous()
 
@@ -39,10 +38,14 @@ def by_outputs(value: "Tensor", axes: str) -> "Tensor":
     if not axes:
         return value
     letters, groups = _parts(axes)
-    if groups > 1:  # (groups * in, out, k...) -> (groups * out, in, k...)
-        parts = value.reshape(groups, value.shape[0] // groups, *value.shape[1:])
-        return parts.transpose(1, 2).reshape(outputs_first(tuple(value.shape), axes))
+    if groups > 1:
+        return _turned(value, groups)
     return value.permute(_order(letters)).reshape(outputs_first(tuple(value.shape), axes))
+
+
+def _turned(value: "Tensor", groups: int) -> "Tensor":
+    """(groups * a, b, *kernel) as (groups * b, a, *kernel)."""
+    return value.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _parts(axes: str) -> tuple[str, int]:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from search_cases import IMAGES, needs_images
 from torch import nn
+from training import write_pictures
 
 from eval.finetune import Curve, Parts, Start, Subject, finetune, marks, tune
 from eval.finetune_report import summary
@@ -144,17 +145,7 @@ def test_a_module_that_is_always_the_same_begins_anew(parts: Parts) -> None:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A set of a few real pictures for seven classes, in folders."""
-    from PIL import Image
-
-    sample = load_sample()
-    for label, name in enumerate(sample.classes[:7]):
-        places = torch.nonzero(sample.labels == label).flatten()
-        for i, split in enumerate(("train", "val", "test")):
-            folder = tmp_path / "set" / split / name
-            folder.mkdir(parents=True)
-            for place in places[4 * i : 4 * i + 4].tolist():
-                Image.fromarray(sample.pixels[place].permute(1, 2, 0).numpy()).save(folder / f"{place}.png")
-    return tmp_path / "set"
+    return write_pictures(tmp_path / "set", classes=7, each=4)
 
 
 def test_the_command(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from training import write_pictures
 
 from eval.evaluator import Cost, Result
 from eval.finetune import Parts, Start
@@ -66,16 +67,7 @@ def test_the_first_is_what_validation_images_prefer(tmp_path: Path) -> None:
 
 
 def test_the_command_leaves_the_winner_as_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from PIL import Image
-
-    sample = load_sample()
-    for label, name in enumerate(sample.classes):
-        places = torch.nonzero(sample.labels == label).flatten()
-        for i, split in enumerate(("train", "val", "test")):
-            folder = tmp_path / "set" / split / name
-            folder.mkdir(parents=True)
-            for place in places[3 * i : 3 * i + 3].tolist():
-                Image.fromarray(sample.pixels[place].permute(1, 2, 0).numpy()).save(folder / f"{place}.png")
+    write_pictures(tmp_path / "set", classes=10, each=3)
     words = ["search", "--space", "nasbench201", "--strategy", "random", "--evaluator", "params", "--minimise"]
     words += ["params", "--budget", "6"]
     words += ["--finish", "2", "--finish-steps", "2", "--image-size", "8"]

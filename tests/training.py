@@ -40,6 +40,21 @@ def trainer(recipe: Recipe, folder: Path) -> Trainer:
     return Trainer(recipe, sample.take(index[:900]), sample.take(index[900:]), folder / "checkpoints")
 
 
+def write_pictures(folder: Path, classes: int, each: int) -> Path:
+    """The folder, with so many real pictures of each of so many classes for every split, in folders of their names."""
+    from PIL import Image
+
+    sample = load_sample()
+    for label, name in enumerate(sample.classes[:classes]):
+        places = torch.nonzero(sample.labels == label).flatten()
+        for i, split in enumerate(("train", "val", "test")):
+            (folder / split / name).mkdir(parents=True)
+            for place in places[each * i : each * (i + 1)].tolist():
+                picture = Image.fromarray(sample.pixels[place].permute(1, 2, 0).numpy())
+                picture.save(folder / split / name / f"{place}.png")
+    return folder
+
+
 def tensors(run: Trainer) -> dict[str, torch.Tensor]:
     """Everything that training changes, under names."""
     from train.optim import optimiser_tensors

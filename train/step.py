@@ -173,7 +173,7 @@ def try_network(
     with nullcontext() if job.seed is None else seeded(job.seed, device):
         for images, labels in zip(job.images.chunk(local.steps), job.labels.chunk(local.steps), strict=True):
             if trials:
-                values = _stepped(values, trials[-1].gradients or (), local.rate)
+                values = stepped(values, trials[-1].gradients or (), local.rate)
             trials.append(
                 _differentiated(
                     job.module, dict(zip(weights, values, strict=True)), images, labels, smoothing, half, penalty
@@ -213,7 +213,7 @@ def _differentiated(
 
 
 @torch.no_grad()
-def _stepped(values: Sequence[Tensor], gradients: Sequence[Tensor | None], rate: float) -> list[Tensor]:
+def stepped(values: Sequence[Tensor], gradients: Sequence[Tensor | None], rate: float) -> list[Tensor]:
     """The weights after a step down the gradients, for each tensor of `rate` times its own length."""
     return [
         value if g is None else value - g * (rate * value.norm() / g.norm().clamp(min=torch.finfo(g.dtype).tiny))
