@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from eval import finetune_cli
+from ghn.cli import DEFAULT, above_zero, positive
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from ghn.hyper import Hypernet
     from train.data import ImageSet
 
-DEFAULT = "ghn2-cifar10"
 # Splits of image classifiers that nothing trains on, told without importing them.
 TASKS = (
     *("val", "test", "wide", "deep", "dense", "bnfree", "search"),
@@ -60,7 +60,7 @@ def _register_evaluate(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--split", choices=TASKS, default="test", help="which networks (default test)")
-    p.add_argument("--count", type=_positive, default=50, help="how many networks (default 50)")
+    p.add_argument("--count", type=positive, default=50, help="how many networks (default 50)")
     p.add_argument("--image-size", type=int, help="side of the images in pixels (default: what the GHN was trained on)")
     _common(p)
     p.add_argument("--out", metavar="FILE", help="also write every network's score to this JSON file")
@@ -98,7 +98,7 @@ def _register_accept(commands: Any) -> None:
     )
     p.add_argument("checkpoint", metavar="GHN", help="name, folder, file or hf:OWNER/NAME/FILE")
     p.add_argument("--models", nargs="+", metavar="MODEL", help="only these networks (default: all 74)")
-    p.add_argument("--tolerance", type=_tolerance, metavar="X", help="largest difference of a norm (default 0.01)")
+    p.add_argument("--tolerance", type=above_zero, metavar="X", help="largest difference of a norm (default 0.01)")
     p.add_argument("--json", action="store_true", help="print JSON instead of text")
     p.set_defaults(handler=run_accept)
 
@@ -108,22 +108,8 @@ def _common(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--data", metavar="SET", help="full image set to test on, of the GHN's classes (see `ghn data --help`)"
     )
-    p.add_argument("--images", type=_positive, metavar="N", help="use only the first N images")
+    p.add_argument("--images", type=positive, metavar="N", help="use only the first N images")
     p.add_argument("--json", action="store_true", help="print JSON instead of text")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
-
-
-def _tolerance(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return value
 
 
 def run_score(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ghn.cli import DEFAULT, positive, rate
+from ghn.cli import DEFAULT, above_zero, positive
 
 if TYPE_CHECKING:
     from eval.finetune import Curve, Start, Subject
@@ -52,7 +52,9 @@ def register(commands: Any) -> None:
     p.add_argument("--epochs", type=positive, metavar="N", help="of training (default 50)")
     p.add_argument("--steps", type=positive, metavar="N", help="of training, in place of epochs")
     p.add_argument("--batch", type=positive, default=96, metavar="B", help="images a step (default 96)")
-    p.add_argument("--rates", nargs="+", type=rate, default=[0.01, 0.03, 0.1], metavar="LR", help="to choose from")
+    p.add_argument(
+        "--rates", nargs="+", type=above_zero, default=[0.01, 0.03, 0.1], metavar="LR", help="to choose from"
+    )
     p.add_argument("--weight-decay", type=float, default=1e-3, metavar="W", help="default 0.001")
     p.add_argument("--seeds", type=positive, default=3, metavar="N", help="trainings of each start (default 3)")
     p.add_argument("--images", type=positive, metavar="N", help="test images, evenly by class (default: all)")

@@ -192,14 +192,14 @@ def positive(text: str) -> int:
     return value
 
 
-def rate(text: str) -> float:
-    """The learning rate that an argument gives."""
+def above_zero(text: str) -> float:
+    """The finite number above 0 that an argument gives."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no learning rate")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 

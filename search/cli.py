@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ghn.cli import positive, rate
+from ghn.cli import above_zero, positive
 from search import rank_cli
 from search.options import EVALUATORS, LOWER, add_common, drawn, resources_of, scored, traits_of, whole, write_json
 
@@ -69,7 +69,7 @@ def _register_search(commands: Any) -> None:
     p.add_argument("--cluster", metavar="WHERE", help="a Dask cluster that evaluates: tcp://HOST:PORT or local:N")
     p.add_argument("--finish", type=positive, metavar="K", help="train the best K, and choose by validation images")
     p.add_argument("--finish-steps", type=positive, default=500, metavar="N", help="of 96 images each (default 500)")
-    p.add_argument("--finish-rate", type=rate, default=0.03, metavar="LR", help="learning rate (default 0.03)")
+    p.add_argument("--finish-rate", type=above_zero, default=0.03, metavar="LR", help="learning rate (default 0.03)")
     p.add_argument("--truth", metavar="METRIC", help="a column to report and certify with after the search")
     p.add_argument(
         "--certify", type=positive, default=200, metavar="N", help="architectures to certify on (default 200)"

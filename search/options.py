@@ -9,14 +9,13 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from ghn.cli import positive
+from ghn.cli import DEFAULT, positive
 
 if TYPE_CHECKING:
     from eval.evaluator import Arch, Evaluator, Result
     from search.evaluators import Resources
     from search.space import SearchSpace
 
-DEFAULT = "ghn2-cifar10"
 SPACES = ("nasbench201", "macro", "mnasnet", "darts", "deepnets")  # told without importing them
 LOWER = ("loss",)  # metrics of which less is better
 EVALUATORS = """\

@@ -89,6 +89,6 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["accept", str(folder), "--models", "squeezenet1_1", "--tolerance", "1000"]) == 0
     capsys.readouterr()
     assert main(["accept", str(folder), "--tolerance", "0"]) == 2
-    assert "must be above 0, got 0" in capsys.readouterr().err
+    assert "'0' is not a number above 0" in capsys.readouterr().err
     assert main(["accept", str(folder), "--models", "nonet"]) == 2
     assert "no norm is published for 'nonet'" in capsys.readouterr().err

@@ -181,7 +181,7 @@ def test_the_command(
         (["--inits", "magic"], "no initialisation 'magic'; there are own"),
         (["--inits", "own", "own"], "names own twice"),
         (["--epochs", "2", "--steps", "3"], "give one"),
-        (["--rates", "0"], "'0' is no learning rate"),
+        (["--rates", "0"], "'0' is not a number above 0"),
         (["--shots", "5"], "there are 4"),
         (["--data", "nowhere"], "no images in nowhere"),
     ],
