@@ -110,8 +110,8 @@ def ghn2_cifar10_cpu() -> Recipe:
     docs/training_log.md, and how it compares with the published recipe for the same CPU seconds in
     benchmarks/recipes.py.
     """
-    small = Stage(steps=4000, image_size=16, images=32, networks=8, max_params=10**6, max_nodes=80, max_macs=10**7)
-    fresh = replace(small, steps=500, local_steps=3)
+    small = Stage(steps=4000, image_size=16, images=64, networks=8, max_params=10**6, max_nodes=80, max_macs=10**7)
+    fresh = replace(small, steps=500, images=32, local_steps=3)
     grown = replace(small, steps=1500, max_params=4 * 10**6, max_nodes=300, max_macs=2 * 10**7)
     full = replace(grown, steps=300, image_size=32, max_macs=6 * 10**7)
     return Recipe(
