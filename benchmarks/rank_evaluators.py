@@ -63,12 +63,12 @@ def rows(ours: str) -> list[Row]:
         Row("predicted, small", "predicted", MOST, settings={"checkpoint": ours, **SMALL}),
         Row("predicted by ghn2-cifar10, small", "predicted", 500, settings=SMALL),
         Row("flops", "flops", 300),
-        *(Row(f"{s}, small", s, 300, 3, settings=small) for s in ("naswot", "synflow", "grad_norm", "snip", "jacov")),
-        Row("predicted after 3 steps, small", "predicted:3", 300, settings={"checkpoint": ours, **SMALL}),
+        *(Row(f"{s}, small", s, MOST, 3, settings=small) for s in ("naswot", "synflow", "grad_norm", "snip", "jacov")),
+        Row("predicted after 3 steps, small", "predicted:3", 500, settings={"checkpoint": ours, **SMALL}),
         Row("predicted", "predicted", 150, settings={"checkpoint": ours, "images": 128}),
         Row("naswot", "naswot", 150, settings={"images": 128}),
-        Row("predicted by ghn2-cifar10", "predicted", 150, space="macro", settings={"side": 16}),
-        *(Row(s, s, 150, space="macro", settings={"side": 16, "images": 64}) for s in ("naswot", "synflow")),
+        Row("predicted by ghn2-cifar10", "predicted", 300, space="macro", settings={"side": 16}),
+        *(Row(s, s, 300, space="macro", settings={"side": 16, "images": 64}) for s in ("naswot", "synflow")),
     ]
 
 
