@@ -2,8 +2,8 @@
 
 Run: python benchmarks/deepnets_search.py --data DIR --work DIR [--out FILE]
 
-Networks of the space's own 32 channels and at most 20 million multiply-adds on images of 16 pixels, which is what the GHN
-was trained on. For each of three seeds evolution and random search get the same 100 evaluations, each on 256 validation
+Networks of the space's own 32 channels and at most 20 million multiply-adds on images of 16 pixels: what the GHN was
+trained on. For each of three seeds evolution and random search get the same 100 evaluations, each on 256 validation
 images of CIFAR-10. Their winners, and a random network with as many parameters as evolution's (within a fifth), are
 trained from predicted weights and from He's initialisation, with the same images in the same order; accuracy is that on
 1,000 test images, which nothing was chosen by. The spread is over searches. `narrow`: how the same networks of 16
