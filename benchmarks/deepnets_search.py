@@ -7,7 +7,9 @@ trained on. For each of three seeds evolution and random search get the same 100
 images of CIFAR-10. Their winners, and a random network with as many parameters as evolution's (within a fifth), are
 trained from predicted weights and from He's initialisation, with the same images in the same order; accuracy is that on
 1,000 test images, which nothing was chosen by. The spread is over searches. `narrow`: how the same networks of 16
-channels score, with which this benchmark searched once. One thread; a run that was cut off goes on from --work.
+channels score, with which this benchmark searched once. `other_images`: how far the scores of the first random search
+are the networks' and not the images': tau, deviation and the winner's accuracy on the other 1,744 validation images.
+One thread; a run that was cut off goes on from --work.
 """
 
 import argparse
@@ -21,14 +23,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
 from generate import versions
 
 import ghn
-from eval.evaluator import Arch
+from eval.evaluator import Arch, Result
 from eval.finetune import FEW_SHOT, Parts, Start, tune
 from eval.images import SearchImages
 from eval.predicted import Predicted
+from eval.rank import kendall
 from eval.wrap import Joined
 from eval.zerocost import ZeroCost
 from ghn.hyper import Hypernet
@@ -107,6 +111,22 @@ def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return table
 
 
+def other_images(hyper: Hypernet, space: DeepNets, data: str, results: Sequence[Result]) -> dict[str, Any]:
+    """The scores of these results beside those on the validation images that had no part in them."""
+    val = SearchImages.load(data, "val", 2000, SIDE).images  # classes take turns: the first 256 are those of the search
+    rest = SearchImages(val.take(torch.arange(256, len(val))), "val")
+    within = [r for r in results if OBJECTIVE.values(r) is not None]
+    again = Predicted(hyper, space, rest).evaluate([r.arch for r in within])
+    first, second = (np.array([r.metrics["accuracy"] for r in rows]) for rows in (within, again))
+    return {
+        "n": len(within),
+        "tau": kendall(first, second),
+        "deviation": [float(first.std(ddof=1)), float(second.std(ddof=1))],
+        "winner": [float(first.max()), float(second[first.argmax()])],
+        "mean": [float(first.mean()), float(second.mean())],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data")
@@ -121,6 +141,8 @@ def main() -> None:
     record: dict[str, Any] = {"versions": versions(), "evaluations": EVALUATIONS, "narrow": narrow(hyper, args.data)}
     for seed in SEEDS:
         outcomes = {name: found_by(name, space, scores, seed, args.work) for name in STRATEGIES}
+        if "other_images" not in record:
+            record["other_images"] = other_images(hyper, space, args.data, outcomes["random"].results)
         winners = {f"best of {name}": outcome.best[0].arch for name, outcome in outcomes.items()}
         winners["random of equal size"] = like(space, winners["best of evolution"], seed)
         run: dict[str, Any] = {"seed": seed, "searches": {n: told(o) for n, o in outcomes.items()}, "networks": {}}

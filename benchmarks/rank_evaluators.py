@@ -92,6 +92,18 @@ def noisy(deviation: float) -> Callable[[Evaluator, Resources], Evaluator]:
     return made
 
 
+def elsewhere(place: int) -> Callable[[Evaluator, Resources], Evaluator]:
+    """`predicted` on as many other validation images. place: 1 for those after the row's own, and so on."""
+
+    def made(evaluator: Evaluator, resources: Resources) -> Evaluator:
+        count = resources.images
+        images = SearchImages.load(resources.data, "val", (place + 1) * count, resources.side).images
+        others = images.take(torch.arange(place * count, (place + 1) * count))
+        return Predicted(resources.hyper, resources.small, SearchImages(others, "val"))
+
+    return made
+
+
 def near(evaluator: Evaluator, resources: Resources) -> Evaluator:
     return Neighborhood(evaluator, resources.space, 6)
 
@@ -99,6 +111,7 @@ def near(evaluator: Evaluator, resources: Resources) -> Evaluator:
 OTHER_IMAGES = tuple(Variant(f"{n} images", 300, {"images": n}) for n in (16, 128))
 IDEAS = (
     *(Variant(f"{n:,} images", 300, {"images": n}) for n in (64, 1024)),
+    *(Variant(f"other 256 images, {place}", 300, wrap=elsewhere(place)) for place in (1, 2, 3)),
     Variant("batches of 256", 300, {"batch": 256}),
     *(Variant(f"noise of {d}", 300, wrap=noisy(d)) for d in (0.1, 0.2)),
     Variant("images of 32 pixels", 300, {"side": 32}),

@@ -113,10 +113,9 @@ def features(scores: Path, archs: Sequence[Arch]) -> dict[str, Columns]:
         "genes": genes,
         "genes, params": beside(genes, size),
         "predicted, params": beside(predicted, size),
-        "zero-cost, params": beside(zero, size),
-        "predicted, zero-cost, params": beside(predicted, zero, size),
-        "genes, zero-cost, params": beside(genes, zero, size),
         "genes, predicted, zero-cost, params": beside(genes, predicted, zero, size),
+        "genes, zero-cost, params": beside(genes, zero, size),
+        "predicted, zero-cost, params": beside(predicted, zero, size),
     }
 
 
