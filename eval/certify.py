@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean, median, stdev
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class Certificate:
     best. regret: finalists -> truth lost by training only them. bias: by trait. variants: tau of other seeds,
     batches ... with the truth, and with the scores themselves. seconds: of an evaluation, median. truth, metric: names
     of what is compared; evaluator: its fingerprint. points: (score, truth) of each, score None where it failed.
+    made: the options that the evaluator was made with, for people to read. origin: where the certificate is from.
     """
 
     evaluator: str
@@ -66,6 +67,32 @@ class Certificate:
     variants: Mapping[str, tuple[float, float]]
     seconds: float
     points: Sequence[tuple[float | None, float]] = field(repr=False, default=())
+    made: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """The certificate that `to_dict` wrote. Raises GHNError where it is none."""
+        try:
+            return cls(
+                evaluator=str(record["evaluator"]),
+                metric=str(record["metric"]),
+                truth=str(record["truth"]),
+                n=int(record["n"]),
+                failed=int(record["failed"]),
+                tau=_interval(record["tau"]),
+                tau_top=_interval(record["tau_top"]),
+                precision=_interval(record["precision"]),
+                regret={int(count): _number(value) for count, value in record["regret"].items()},
+                bias={trait: _bias_of(value) for trait, value in record["bias"].items()},
+                variants={label: (_number(a), _number(b)) for label, (a, b) in record["variants"].items()},
+                seconds=float(record["seconds"]),
+                points=[(score, float(real)) for score, real in record.get("points", ())],
+                made=dict(record.get("made", {})),
+                origin=str(record.get("origin", "")),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise GHNError(f"this is no certificate ({type(error).__name__}: {error})") from error
 
     @property
     def doubtful(self) -> bool:
@@ -102,6 +129,8 @@ def certify(
     lower_is_better: bool = False,
     traits: Mapping[str, Sequence[float]] | None = None,
     variants: Mapping[str, Sequence[Result]] | None = None,
+    made: Mapping[str, Any] | None = None,
+    origin: str = "",
     seed: int = 0,
 ) -> Certificate:
     """The certificate of these scores. truth: of the same architectures, larger is better; name: what it is.
@@ -132,6 +161,8 @@ def certify(
         variants={label: (kendall(other, real), kendall(other, scores)) for label, other in compared.items()},
         seconds=median(r.cost.seconds for r in results),
         points=[(r.metrics.get(metric), float(t)) for r, t in zip(results, truth, strict=True)],
+        made=dict(made or {}),
+        origin=origin,
     )
 
 
@@ -173,3 +204,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _interval(record: Mapping[str, float | None]) -> Interval:
+    return Interval(*(_number(record[name]) for name in ("value", "low", "high")))
+
+
+def _bias_of(record: Mapping[str, Any]) -> Bias:
+    groups = ((float(a), float(b), int(count), float(mean)) for a, b, count, mean in record["groups"])
+    return Bias(_interval(record["tau"]), tuple(groups))

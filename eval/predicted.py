@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,9 @@ def statistics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
 
 
 def weights_of(hyper: Hypernet) -> str:
-    """What tells a GHN from others, by its weights."""
-    return digest(
-        f"{name} {tuple(v.shape)} {v.double().sum().item()!r}" for name, v in hyper.model.state_dict().items()
-    )
+    """What tells a GHN from others: its weights to the bit, so that it is the same on every processor."""
+    return digest(f"{name} {tuple(v.shape)} {_bits(v)}" for name, v in hyper.model.state_dict().items())
+
+
+def _bits(tensor: Tensor) -> str:
+    return sha256(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy()).hexdigest()

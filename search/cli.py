@@ -5,16 +5,16 @@ import sys
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghn.cli import above_zero, positive
 from search import rank_cli
-from search.options import EVALUATORS, LOWER, add_common, drawn, resources_of, scored, traits_of, whole, write_json
+from search.options import EVALUATORS, LOWER, add_common, resources_of, whole, write_json
 
 if TYPE_CHECKING:
     from eval.certify import Certificate
     from eval.evaluator import Cost, Evaluator, Result
-    from eval.tabular import Tabular
     from search.driver import Outcome
     from search.evaluators import Resources
     from search.finish import Finalist
@@ -74,6 +74,12 @@ def _register_search(commands: Any) -> None:
     p.add_argument(
         "--certify", type=positive, default=200, metavar="N", help="architectures to certify on (default 200)"
     )
+    p.add_argument(
+        "--certificate",
+        type=Path,
+        metavar="FILE",
+        help="of these scores, as `ghn rank` wrote it, in place of a new one",
+    )
     p.add_argument("--repeat", action="store_true", help="evaluate, and charge, a network again when it comes up again")
     p.add_argument("--oracle", action="store_true", help="let scores see test data, to study strategies; marks the run")
     add_common(p)
@@ -84,6 +90,7 @@ def run_search(args: argparse.Namespace) -> int:
     """Handler of `ghn search`."""
     from eval.tabular import Tabular
     from ghn.files import write
+    from search import verdict
     from search.budget import Budget
     from search.driver import require_blind, search
     from search.history import History
@@ -95,6 +102,7 @@ def run_search(args: argparse.Namespace) -> int:
     space, evaluator = resources.space, _evaluator(args, resources)
     require_blind(evaluator, args.oracle)
     objective = _objective(args, evaluator)
+    known = verdict.known(args, resources, evaluator, objective)
     truth = Tabular(space.tables, args.truth, args.tables) if args.truth else None  # read after the search alone
     initial = _warm(args, resources) if args.warm else {}
     strategy = make_strategy(args.strategy, space, objective, args.seed, **_settings(args.set), **initial)
@@ -117,13 +125,15 @@ def run_search(args: argparse.Namespace) -> int:
             oracle=args.oracle,
         )
     last = _finished(args, resources, objective, outcome) if args.finish else []
-    certificate = _certified(args, space, evaluator, objective, truth) if truth else None
+    certificate = known or verdict.certified(args, space, evaluator, objective, truth, last)
+    worth = certificate or verdict.uncertified(args, resources, objective)
     truths = {r.arch.genes: truth.values[r.arch.genes] for r in outcome.best if truth and r.arch.genes in truth.values}
     title = f"{args.space}: {args.strategy} by {args.evaluator}"
-    write(args.out / "report.html", search_page(title, space, objective, outcome, certificate, truths, last).encode())
-    write_json(args.out / "result.json", _summary(outcome, certificate, truths, last))
+    write(args.out / "report.html", search_page(title, space, objective, outcome, worth, truths, last).encode())
+    write_json(args.out / "result.json", _summary(outcome, worth, truths, last))
     _export(args, resources, outcome, last)
-    _tell(args, space, outcome, certificate, truths, last)
+    _tell(args, space, outcome, truths, last)
+    verdict.tell(worth)
     return 0
 
 
@@ -244,25 +254,6 @@ class _Bar:
         self._bar.close()
 
 
-def _certified(
-    args: argparse.Namespace, space: "SearchSpace", evaluator: "Evaluator", objective: "Objective", truth: "Tabular"
-) -> "Certificate":
-    """The certificate of the evaluator by the objective's first metric, on random architectures, after the search."""
-    from eval.certify import certify
-    from search.objective import Minimise
-
-    archs = drawn(space, truth.values, args.certify, args.seed, evaluator.told)
-    return certify(
-        scored(evaluator, archs, args.seed, "certifying"),
-        [truth.values[a.genes] for a in archs],
-        objective.terms[0].needs[0],
-        args.truth,
-        lower_is_better=isinstance(objective.terms[0], Minimise),
-        traits=traits_of(space, archs),
-        seed=args.seed,
-    )
-
-
 def _finished(
     args: argparse.Namespace, resources: "Resources", objective: "Objective", outcome: "Outcome"
 ) -> "list[Finalist]":
@@ -293,7 +284,7 @@ def _finished(
 
 def _summary(
     outcome: "Outcome",
-    certificate: "Certificate | None",
+    worth: "Certificate | str",
     truths: Mapping[tuple[int, ...], float],
     last: "list[Finalist]",
 ) -> dict[str, Any]:
@@ -307,7 +298,8 @@ def _summary(
         "finalists": [
             {**f.result.arch.to_dict(), "metrics": dict(f.result.metrics), "curve": asdict(f.curve)} for f in last
         ],
-        "certificate": certificate.to_dict() if certificate else None,
+        "certificate": None if isinstance(worth, str) else worth.to_dict(),
+        "not_certified": worth if isinstance(worth, str) else None,
     }
 
 
@@ -336,7 +328,6 @@ def _tell(
     args: argparse.Namespace,
     space: "SearchSpace",
     outcome: "Outcome",
-    certificate: "Certificate | None",
     truths: Mapping[tuple[int, ...], float],
     last: "list[Finalist]",
 ) -> None:
@@ -349,14 +340,4 @@ def _tell(
         print(f"trained for {args.finish_steps} steps: {space.describe(finalist.result.arch)}: {said}")
     if not outcome.best:
         print("nothing was found: every evaluation failed or was beyond a limit; see history.jsonl")
-    if certificate is None:
-        print("no certificate: without --truth nothing is known about how well these scores rank", file=sys.stderr)
-    else:
-        print(certificate)
-        if certificate.doubtful:
-            print(
-                "warning: within the truly best tenth these scores may rank no better than chance; train the best ten "
-                "and choose among them",
-                file=sys.stderr,
-            )
     print(f"{args.out / 'report.html'} shows the search, {args.out / 'history.jsonl'} holds it")

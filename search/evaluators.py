@@ -1,11 +1,12 @@
 """Evaluators by what a user writes: 'NAME' or 'NAME:ARGUMENT', several joined by '+'. A new one is a line in MAKERS."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eval.evaluator import Arch, Evaluator
 from search.errors import SearchError
@@ -53,6 +54,23 @@ class Resources:
         from eval.wrap import Joined
 
         return Joined(parts)
+
+    def options(self, spec: str) -> dict[str, Any]:
+        """What the evaluator of this text is made from, as the options of the commands have it; without what plays no
+        part in it. Ready for JSON."""
+        from eval.zerocost import BLIND
+
+        names = set(re.split("[:,+]", spec))
+        found: dict[str, Any] = {"space": self.space.name, "evaluator": spec}
+        if names & {"predicted", "ghn"}:
+            found["checkpoint"] = Path(self.checkpoint).name
+        if names & {*READ} - {*BLIND}:
+            found["images"] = self.images
+        if names & {"ghn", "trained", *READ}:
+            found["image_size"] = self.side
+        if names & {"ghn", *READ} - {*COUNTS}:
+            found["proxy"] = dict(self.proxy)
+        return found
 
     def _single(self, spec: str) -> Evaluator:
         name, _, argument = spec.partition(":")
@@ -151,8 +169,8 @@ def _blend(r: Resources, name: str, argument: str) -> Evaluator:
     specs = argument.split(",")
     if len(specs) < 2 or any(s.partition(":")[0] in ("", name) for s in specs):
         raise SearchError(f"'blend' needs two evaluators or more, as blend:jacov,params, not {argument!r}")
-    rng = Random(f"blend {r.seed}")
-    return Blended([r.make(s) for s in specs], [r.space.sample(rng) for _ in range(SAMPLE)], seed=r.seed)
+    rng = Random("blend")  # whatever the seed: a yardstick, so that searches of all seeds see the same scores
+    return Blended([r.make(s) for s in specs], [r.space.sample(rng) for _ in range(SAMPLE)])
 
 
 def _genes(r: Resources) -> "Encoding":

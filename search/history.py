@@ -106,9 +106,15 @@ def _check_header(path: Path, line: str, header: Mapping[str, Any]) -> None:
         raise SearchError(f"{path} is no history of a search; give another folder") from error
     wanted = json.loads(json.dumps(header))
     if found != wanted:
-        keys = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
-        changes = "; ".join(f"{k}: {_short(found.get(k))} there, {_short(wanted.get(k))} now" for k in keys)
-        raise SearchError(f"{path} belongs to another run ({changes}); give another folder, or the same settings")
+        raise SearchError(
+            f"{path} belongs to another run ({changes(found, wanted)}); give another folder, or the same settings"
+        )
+
+
+def changes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What differs, in words."""
+    keys = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
+    return "; ".join(f"{k}: {_short(found.get(k))} there, {_short(wanted.get(k))} now" for k in keys)
 
 
 def _short(value: Any) -> str:

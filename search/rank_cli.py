@@ -58,11 +58,13 @@ def run_rank(args: argparse.Namespace) -> int:
                 lower_is_better=metric in LOWER,
                 traits=traits,
                 variants=variants,
+                made=resources.options(spec),
+                origin="measured by ghn rank",
                 seed=args.seed,
             )
             print(f"{name}: {certificates[name]}", flush=True)
     write_json(args.out / "certificates.json", {name: c.to_dict() for name, c in certificates.items()})
     page = certificates_page(f"{args.space}: evaluators against {args.truth}", certificates)
     write(args.out / "certificates.html", page.encode())
-    print(f"{args.out / 'certificates.html'} shows them side by side")
+    print(f"{args.out / 'certificates.html'} shows them side by side; `ghn search --certificate {args.out}` takes them")
     return 0

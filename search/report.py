@@ -21,7 +21,6 @@ from search.space import SearchSpace
 
 SHOWN = 12  # architectures of the front in the table
 ORACLE = "Scores of this run may have seen test data: it studies a strategy, and says nothing about what was found."
-UNKNOWN = "Nothing is known about how well these scores rank: no truth was given to certify them against (--truth)."
 
 
 def search_page(
@@ -29,11 +28,11 @@ def search_page(
     space: SearchSpace,
     objective: Objective,
     outcome: Outcome,
-    certificate: Certificate | None,
+    certificate: Certificate | str,
     truths: Mapping[tuple[int, ...], float],
     last: Sequence[Finalist] = (),
 ) -> str:
-    """The page. truths: of the best, by genes, as far as known. last: those that were trained.
+    """The page. certificate: or why there is none. truths: of the best, by genes, as far as known. last: the trained.
 
     Raises MissingExtraError without matplotlib.
     """
@@ -48,7 +47,10 @@ def search_page(
     winner = last[0].result if last else outcome.best[0] if outcome.best else None
     parts += _winner(space, winner) if winner else []
     parts.append("<h2>What the scores are worth</h2>")
-    parts += summary({"this search's evaluator": certificate}) if certificate else [f"<p>{escape(UNKNOWN)}</p>"]
+    if isinstance(certificate, Certificate):
+        parts += [*summary({"this search's evaluator": certificate}), f"<p>{escape(certificate.origin)}</p>"]
+    else:
+        parts.append(f"<p>{escape(certificate)}</p>")
     return document(title, parts)
 
 

@@ -35,12 +35,14 @@ class SearchSpace(ABC):
 
     A space gives `name`, `variables` and `genotype`, or in place of the latter `build` (and `graph`, if it can be
     stated without tracing). It may say which variables count (`active`), what is no network (`valid`), when two are the
-    same (`identity`), what is worth knowing of one (`traits`), and where results are tabulated (`tables`).
+    same (`identity`), what is worth knowing of one (`traits`), where results are tabulated (`tables`), and which column
+    of these tells best how good a network is (`truth`).
     """
 
     name: str
     variables: tuple[Variable, ...]
     tables: tuple[Table, ...] = ()
+    truth: str | None = None
 
     # What a space may say.
 

@@ -84,6 +84,7 @@ class Darts(SearchSpace):
     name = "darts"
     variables = VARIABLES
     tables = (TABLE,)
+    truth = "test_acc50"
 
     def __init__(self, cells: int = 8, channels: int = 16) -> None:
         self.cells, self.channels = cells, channels

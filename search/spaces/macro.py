@@ -36,6 +36,7 @@ class Macro(SearchSpace):
     name = "macro"
     variables = tuple(Variable(f"layer_{i}", BLOCKS) for i in range(LAYERS))
     tables = (TABLE,)
+    truth = "test_acc_mean"
 
     def build(self, arch: Arch, num_classes: int = 10, image_size: int = 32) -> "nn.Module":
         from search.spaces.macro_net import MacroNet

@@ -53,6 +53,7 @@ class MnasNet(SearchSpace):
     name = "mnasnet"
     variables = VARIABLES
     tables = (TABLE,)
+    truth = "val_top1"
 
     def __init__(self, stem_stride: int = 2) -> None:
         self.stem_stride = stem_stride

@@ -74,6 +74,7 @@ class Nasbench201(SearchSpace):
     name = "nasbench201"
     variables = tuple(Variable(f"edge_{source}_{target}", OPS) for source, target in EDGES)
     tables = (MAIN, SUPERNETS, ZERO_COST)
+    truth = "cifar10_test_200"
 
     def __init__(self, cells: int = 5, channels: int = 16) -> None:
         self.cells, self.channels = cells, channels
