@@ -4,7 +4,7 @@ Run: python benchmarks/finetune.py --data DIR --work DIR [--only NAME] [--out FI
 
 few_shot: a ResNet-10 (timm's resnet10t) on the first 100 training images of each class. full: a network of
 DeepNets-1M's test split on all 38,000, 300 steps. Images of 16 pixels, as the GHN saw most. Each initialisation takes
-the better of two learning rates, by 1,000 validation images and the first seed; the curves are of 1,000 test images,
+the best of three learning rates, by 1,000 validation images and the first seed; the curves are of 1,000 test images,
 three seeds, which give all initialisations the same batches. One thread; a run that was cut off goes on from --work.
 """
 
@@ -30,14 +30,14 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "network": "timm/resnet10t",
         "shots": 100,
         "inits": ("kaiming", "orthogonal", "predicted", "predicted-orth"),
-        "rates": (0.03, 0.1),
+        "rates": (0.01, 0.03, 0.1),
         "schedule": replace(FEW_SHOT, epochs=6),
     },
     "full": {
         "network": "deepnets/test/0",
         "shots": None,
         "inits": ("kaiming", "predicted"),
-        "rates": (0.03, 0.1),
+        "rates": (0.01, 0.03, 0.1),
         "schedule": replace(FEW_SHOT, steps=300, batch=64, weight_decay=3e-4),
     },
 }

@@ -32,13 +32,13 @@ def dgl() -> Any:
         pytest.skip(str(error))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(item=annotated_graphs())
 def test_networkx_round_trip(item: ArchGraph) -> None:
     assert from_networkx(to_networkx(item)) == item
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(item=annotated_graphs())
 def test_networkx_names_of_nodes_do_not_matter(item: ArchGraph) -> None:
     renamed = nx.relabel_nodes(to_networkx(item), {i: f"node {-i}" for i in range(len(item))})
@@ -94,7 +94,7 @@ def test_a_missing_package_is_said_with_its_cure(monkeypatch: pytest.MonkeyPatch
         {"dgl": to_dgl, "networkx": to_networkx}[package](item)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(item=annotated_graphs())
 def test_dgl_round_trip(dgl: Any, item: ArchGraph) -> None:
     there = to_dgl(item)
@@ -122,7 +122,7 @@ def test_dgl_graph_by_hand_needs_only_ops(dgl: Any) -> None:
     assert from_dgl(hand) == ArchGraph(np.array([9, 4, 10]), np.array([[0, 1], [1, 2]]), np.zeros((3, 4)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(items=st.lists(annotated_graphs(), min_size=1, max_size=4), cutoff=st.sampled_from([1, 2, 50]))
 def test_dgl_batch_round_trip(dgl: Any, items: list[ArchGraph], cutoff: int) -> None:
     batch = GraphBatch.collate(items, cutoff)
@@ -150,7 +150,7 @@ def run_both(gnn: GatedGNN, batch: GraphBatch, seed: int) -> list[tuple[torch.Te
     return results
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(items=st.lists(graphs(), min_size=1, max_size=3), virtual_edges=st.booleans(), seed=st.integers(0, 99))
 def test_dgl_sweep_equals_ours(dgl: Any, items: list[ArchGraph], virtual_edges: bool, seed: int) -> None:
     gnn = make_gnn(8, virtual_edges, seed).double()

@@ -26,7 +26,7 @@ def pyg() -> Any:
         pytest.skip(str(error))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(item=annotated_graphs())
 def test_round_trip(pyg: Any, item: ArchGraph) -> None:
     there = to_pyg(item)
@@ -38,7 +38,7 @@ def test_round_trip(pyg: Any, item: ArchGraph) -> None:
     assert from_pyg(there.clone()) == item
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(item=annotated_graphs())
 def test_batches_keep_everything(pyg: Any, item: ArchGraph) -> None:
     batch = pyg.data.Batch.from_data_list([to_pyg(item), to_pyg(SMALL)])

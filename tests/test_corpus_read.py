@@ -200,7 +200,7 @@ def test_a_missing_or_cut_shard_is_found_on_opening(copy: Path, damage: Callable
     assert "graphs-00000080" in str(verify(copy).problem)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere(copy: Path, corpus: Corpus, place: float, bit: int) -> None:
     """`verify` finds it; reading gives a GHNError, or something."""

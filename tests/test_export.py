@@ -116,7 +116,7 @@ def test_parquet_of_something_else_is_refused(tmp_path: Path) -> None:
         list(read_parquet(file))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(item=annotated_graphs())
 def test_graphml_gives_every_graph_back(tmp_path_factory: pytest.TempPathFactory, item: ArchGraph) -> None:
     file = tmp_path_factory.mktemp("graphml") / "graph.graphml"

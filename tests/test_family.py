@@ -78,7 +78,7 @@ def test_unknown_names_are_said() -> None:
         GHN(replace(PARTS["ghn3"], heads=3))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(items=st.lists(graphs(), min_size=1, max_size=4))
 def test_predictions_of_a_batch_equal_the_definition_of_each(model: GHN, items: list[ArchGraph]) -> None:
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_predictions_of_a_batch_equal_the_definition_of_each(model: GHN, items: 
                 torch.testing.assert_close(weights[name], want, rtol=1e-4, atol=1e-6)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(items=st.lists(graphs(8), min_size=1, max_size=3))
 def test_gradients_equal_autograd_through_the_definition(model: GHN, items: list[ArchGraph]) -> None:
     """In double precision: softmax makes one of GHN-3's gradients, of a bias common to all, a difference of equals."""
@@ -108,7 +108,7 @@ def test_gradients_equal_autograd_through_the_definition(model: GHN, items: list
         assert ((a - b).abs().max() / scale).item() < 1e-6, name
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(item=graphs(), seed=st.integers(0, 1000))
 def test_order_of_nodes_does_not_matter(model: GHN, item: ArchGraph, seed: int) -> None:
     other = reordered(item, np.random.default_rng(seed))

@@ -12,7 +12,7 @@ from ghn.model import GHN
 from ghn.propagate.gated import GatedGNN
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(item=graphs(6), virtual_edges=st.booleans())
 def test_sweep_passes_gradcheck(item: ArchGraph, virtual_edges: bool) -> None:
     torch.manual_seed(0)

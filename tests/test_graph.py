@@ -100,7 +100,7 @@ def test_slot_counts() -> None:
     assert ParamSlot("b", Role.BIAS, (8,), 1).fan_in == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(item=annotated_graphs())
 def test_json_round_trip(item: ArchGraph) -> None:
     again = ArchGraph.from_json(item.to_json())
@@ -148,7 +148,7 @@ def test_damaged_records_are_refused(change: Callable[[dict], None], message: st
         ArchGraph.from_dict(data)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(item=graphs(16))
 def test_distances_are_shortest_paths(item: ArchGraph) -> None:
     expected = np.zeros((len(item), len(item)), dtype=int)
@@ -165,7 +165,7 @@ def test_distances_end_at_a_byte() -> None:
     assert item.distances[299 - FAR + 1, 299] == FAR - 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(item=graphs(16))
 def test_levels_are_longest_paths_from_the_sources(item: ArchGraph) -> None:
     generations = list(nx.topological_generations(networkx_of(item)))
@@ -174,7 +174,7 @@ def test_levels_are_longest_paths_from_the_sources(item: ArchGraph) -> None:
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(item=graphs(16))
 def test_neighbours(item: ArchGraph) -> None:
     theirs = networkx_of(item)
@@ -183,7 +183,7 @@ def test_neighbours(item: ArchGraph) -> None:
         assert item.successors[v] == tuple(sorted(theirs.successors(v)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(item=graphs(), seed=st.integers(0, 1000))
 def test_key_is_the_same_in_any_order(item: ArchGraph, seed: int) -> None:
     other = reordered(item, np.random.default_rng(seed))
@@ -191,7 +191,7 @@ def test_key_is_the_same_in_any_order(item: ArchGraph, seed: int) -> None:
     assert hash(other) == hash(item)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(item=graphs(), data=st.data())
 def test_key_tells_a_changed_graph(item: ArchGraph, data: st.DataObject) -> None:
     node = data.draw(st.integers(1, len(item) - 1))

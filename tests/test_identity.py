@@ -63,7 +63,7 @@ def test_topology_is_isomorphism_without_channels() -> None:
     assert found == {(True, True), (False, False)}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(items=st.lists(graphs(), min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_neither_company_nor_order_matters(items: list[ArchGraph], seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -35,7 +35,7 @@ def state(model: nn.Module) -> list[object]:
     return [flags, [(k, v.tolist()) for k, v in model.state_dict().items()]]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), eps=st.sampled_from([1e-5, 1e-2]), training=st.booleans(), affine=st.booleans())
 def test_equals_batch_norm_in_training(seed: int, eps: float, training: bool, affine: bool) -> None:
     norm = nn.BatchNorm2d(3, eps=eps, affine=affine).train(training)

@@ -39,7 +39,7 @@ def chain(n: int, skips: Sequence[tuple[int, int]] = ()) -> ArchGraph:
     return ArchGraph(np.array([9] + [4] * (n - 1)), np.array(edges).reshape(-1, 2), np.zeros((n, 4)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(graphs())
 def test_boxes_are_apart_and_edges_run_from_bottom_to_top(graph: ArchGraph) -> None:
     plan = layout(graph)
@@ -56,7 +56,7 @@ def test_boxes_are_apart_and_edges_run_from_bottom_to_top(graph: ArchGraph) -> N
         assert all(0 < x < width and 0 < y < height for x, y in path)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(graphs())
 def test_long_edges_meet_no_box(graph: ArchGraph) -> None:
     """Every stretch of an edge that is not between neighbouring rows is level or upright, and outside all boxes."""
@@ -70,7 +70,7 @@ def test_long_edges_meet_no_box(graph: ArchGraph) -> None:
             assert not (across & down).any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(graphs())
 def test_different_nodes_share_no_upright_stretch_beside_the_lanes(graph: ArchGraph) -> None:
     plan = layout(graph)
@@ -84,7 +84,7 @@ def test_different_nodes_share_no_upright_stretch_beside_the_lanes(graph: ArchGr
             assert all(u == w or high < a or b < low for w, a, b in group[:i])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(graphs())
 def test_svg_is_xml_with_a_box_and_tooltip_per_node_and_a_path_per_edge(graph: ArchGraph) -> None:
     root = ET.fromstring(svg(graph))
@@ -123,7 +123,7 @@ def test_labels_fit_and_keep_the_shape(name: str, shape: str) -> None:
     assert text.endswith(shape)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(graphs())
 def test_summary_agrees_with_networkx(graph: ArchGraph) -> None:
     reference = nx.DiGraph(graph.edges.tolist())

@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_to_the_same_result(name: str, reuse: bool, tmp_pat
         assert len(again.calls) <= 40 - max(0, at - 2), "more than a batch was evaluated again"
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(part=st.floats(0, 1), name=st.sampled_from(NAMES))
 def test_a_history_cut_off_anywhere_goes_on_to_the_same_result(
     part: float, name: str, tmp_path_factory: pytest.TempPathFactory

@@ -113,7 +113,7 @@ def genotypes(draw: st.DrawFn) -> MobileGenotype:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(genotypes(), st.sampled_from((32, 33, 47)), st.integers(1, 12))
 def test_graphs_of_odd_networks_are_the_traced_ones(genotype: MobileGenotype, side: int, classes: int) -> None:
     stated = sketch(genotype, classes, side)
@@ -121,7 +121,7 @@ def test_graphs_of_odd_networks_are_the_traced_ones(genotype: MobileGenotype, si
     assert num_params(genotype, classes) == stated.num_params
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(genotypes())
 def test_records_give_the_genotype_back(genotype: MobileGenotype) -> None:
     again = MobileGenotype.from_dict(json.loads(json.dumps({**genotype.to_dict(), "more": 1})))

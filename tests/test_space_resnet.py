@@ -81,7 +81,7 @@ def test_the_stated_graph_is_the_traced_one(seed: int) -> None:
     assert_stated_as_traced(sketch(genotype, 7, side), build(genotype, 7, side, "meta"))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.sampled_from(("basic", "bottleneck")),
     st.lists(st.integers(1, 3), min_size=1, max_size=5),

@@ -80,7 +80,7 @@ def odd_genotypes(draw: st.DrawFn) -> TransformerGenotype:
     return TransformerGenotype(kind, layers, 2 * half * heads, heads, ratio, **chosen, **numbers)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(odd_genotypes(), st.integers(2, 6), st.integers(1, 12))
 def test_graphs_of_odd_networks_are_the_traced_ones(genotype, rows: int, classes: int) -> None:
     side = rows * genotype.patch

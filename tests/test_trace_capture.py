@@ -41,7 +41,7 @@ def pairs(low: int, high: int):
     return st.one_of(st.integers(low, high), st.tuples(st.integers(low, high), st.integers(low, high)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     side=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -59,7 +59,7 @@ def test_convolution(side, kernel, stride, padding, dilation, groups, extra, bia
     assert_same_or_none(torch.conv2d, x, weight, bias, stride, padding, dilation, groups)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     side=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     kernel=pairs(1, 4),

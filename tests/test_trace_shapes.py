@@ -38,7 +38,7 @@ tensors = st.builds(lambda s, d: meta(*s, dtype=d), sizes, st.sampled_from([torc
 turned = st.builds(lambda t, seed: t.permute(torch.randperm(t.dim()).tolist()) if seed else t, tensors, st.booleans())
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(a=turned, b=st.one_of(turned, numbers), data=st.data())
 def test_two_operands(a, b, data):
     name = data.draw(st.sampled_from(["__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__truediv__"]))
@@ -50,7 +50,7 @@ def test_two_operands(a, b, data):
     assert ours is None or (ours is a and in_place(a, b) is a)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(a=turned, dims=st.lists(st.integers(-5, 4), max_size=3), keep=st.booleans(), data=st.data())
 def test_one_operand(a, dims, keep, data):
     function = data.draw(st.sampled_from([torch.mean, torch.sum, Tensor.mean, torch.amax]))
@@ -62,7 +62,7 @@ def test_one_operand(a, dims, keep, data):
     check(torch.softmax, a, dims[0] if dims else 0)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(a=turned, b=turned)
 def test_products_of_matrices(a, b):
     check(torch.matmul, a, b)

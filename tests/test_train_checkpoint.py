@@ -37,7 +37,7 @@ def test_same_step_again_replaces(tmp_path: Path) -> None:
     assert same(load(latest(tmp_path)), example(5))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(improves=st.lists(st.booleans(), min_size=1, max_size=12), keep=st.integers(1, 3))
 def test_the_last_and_the_best_stay(improves: list[bool], keep: int) -> None:
     with TemporaryDirectory() as name:

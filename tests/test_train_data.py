@@ -168,7 +168,7 @@ def test_resizing_up_is_refused() -> None:
         images(2).resized(64)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), side=st.sampled_from([16, 24, 32]))
 def test_augmented_images_are_shifted_or_mirrored_originals(seed: int, side: int) -> None:
     given_images = images(4, side).pixels

@@ -33,7 +33,7 @@ def smooth(height: int, width: int) -> Image.Image:
     return Image.fromarray(np.stack([y % 256, x % 256, (x + y) % 256], -1).astype(np.uint8))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), height=st.integers(1, 600), width=st.integers(1, 600))
 def test_crops_lie_inside_with_the_published_areas_and_ratios(seed: int, height: int, width: int) -> None:
     boxes = crop_boxes(torch.tensor([[height, width]]).expand(20, 2), generator(seed))
@@ -80,7 +80,7 @@ def test_cropped_is_the_box_brought_back() -> None:
         assert np.abs(found.numpy().astype(int) - expected).max() <= 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.tuples(*[st.floats(0.6, 1.4)] * 3), st.floats(-0.2, 0.2), st.integers(0, 2**16))
 def test_colours_change_as_torchvisions_do(factors: tuple[float, float, float], hue: float, seed: int) -> None:
     tv = torchvision.transforms.functional

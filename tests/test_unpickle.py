@@ -24,13 +24,13 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(value=plain, protocol=st.integers(3, 5))
 def test_plain_data_reads_as_by_pickle_itself(value: object, protocol: int) -> None:
     assert read_plain_pickle(pickle.dumps(value, protocol), "x") == value
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(hnp.arrays(st.sampled_from([np.uint8, np.int64, ">f4"]), hnp.array_shapes(min_dims=0)), st.sampled_from([3, 4]))
 def test_arrays_read_as_by_pickle_itself(array: np.ndarray, protocol: int) -> None:
     found = read_plain_pickle(pickle.dumps({"data": array}, protocol), "x")["data"]
@@ -71,7 +71,7 @@ def test_every_other_name_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(module=st.sampled_from([m for m, _ in ARRAYS] + ["numpy.ma", "os"]), name=st.text(min_size=1, max_size=8))
 @example("numpy", "ndarray.__class__")
 @example("numpy.core.multiarray", "scalar")
@@ -99,7 +99,7 @@ def test_references_outside_are_refused() -> None:
         read_plain_pickle(b"\x80\x02K\x01Q.", "x")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damage_is_a_data_error_or_other_plain_data(data: st.DataObject) -> None:
     content = bytearray(pickle.dumps({"data": np.arange(12, dtype=np.uint8).reshape(3, 4), "labels": [1, 2, 3]}, 2))
