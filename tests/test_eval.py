@@ -170,7 +170,7 @@ def test_evaluate_command_writes_every_network(
     [
         (["score", "no_such_net"], "no_such_net"),
         (["score", "resnet18", "--checkpoint", "no_such_ghn"], "no checkpoint 'no_such_ghn'"),
-        (["score", "resnet18", "--images", "0"], "at least 1"),
+        (["score", "resnet18", "--images", "0"], "above 0"),
         (["score", "resnet18", "--images", "8", "--image-size", "64"], "cannot be shown at 64"),
         (["score", "resnet18", "--data", "nowhere"], "no images in nowhere"),
         (["evaluate", "--count", "1", "--images", "8", "--out", "no_such_folder/x.json"], "no_such_folder"),
