@@ -47,7 +47,16 @@ def _binary(input: Any, other: Any = None, **options: Any) -> Tensor | None:
     if not _plain(other) or other.dtype is not input.dtype:
         return None
     shape = broadcast(input.shape, other.shape)
-    return None if shape is None else empty(shape, input)
+    if shape is None:
+        return None
+    # Where neither has the whole shape, torch goes by the strides of sides of length 1 too, which views may leave odd.
+    fits = shape in (input.shape, other.shape) or (_fresh(input) and _fresh(other))
+    return empty(shape, input) if fits else None
+
+
+def _fresh(tensor: Tensor) -> bool:
+    """Whether its strides are those of a new tensor, also along sides of length 1."""
+    return tensor.stride() == empty(tensor.shape, tensor).stride()
 
 
 def _binary_in_place(input: Any, other: Any = None, **options: Any) -> Tensor | None:
