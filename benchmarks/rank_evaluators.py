@@ -28,7 +28,7 @@ from generate import versions
 
 import deepnets_gen
 from deepnets_gen.genotype import GenotypeError
-from eval.certify import LEAST, TOP, Bias, Certificate, certify
+from eval.certify import LEAST, TOP, Certificate, certify
 from eval.evaluator import Arch, Cost, Evaluator, Result
 from eval.images import SearchImages
 from eval.predicted import Predicted
@@ -178,7 +178,12 @@ def drawn(space: SearchSpace, truth: Tabular, seed: int) -> list[Arch]:
 
 
 def certified(
-    results: Sequence[Result], metric: str, truth: Tabular, name: str, others: Mapping[str, Sequence[Result]]
+    results: Sequence[Result],
+    metric: str,
+    truth: Tabular,
+    name: str,
+    others: Mapping[str, Sequence[Result]],
+    traits: Mapping[str, Sequence[float]] | None = None,
 ) -> Certificate:
     return certify(
         results,
@@ -186,6 +191,7 @@ def certified(
         metric,
         name,
         lower_is_better=metric == "loss",
+        traits=traits,
         variants=others,
     )
 
@@ -231,17 +237,15 @@ def _lines(row: Row, archs: Sequence[Arch], truth: Tabular, args: argparse.Names
         other = Resources(make_space(row.space), args.tables, args.data, **{**row.settings, **v.settings})
         made = v.wrap(other.make(row.spec), other) if wanted else None
         variants[v.name] = _run((f"{row.name}; {v.name}", row.space, 0), made, archs[: v.n], args.scores)
-    lines = {}
+    lines, traits = {}, traits_of(resources.space, [r.arch for r in runs[0]])
     for metric in next(r for r in runs[0] if r.metrics).metrics:
         others = {f"seed {seed}": run for seed, run in enumerate(runs) if seed}
-        certificate = certified(runs[0], metric, truth, truth.metrics[0], others)
+        certificate = certified(runs[0], metric, truth, truth.metrics[0], others, traits)
         name = row.name if metric == row.spec.partition(":")[0] else f"{row.name}: {metric}"
         beside = {v: _beside(run, runs[0], metric, truth) for v, run in variants.items() if len(run) >= LEAST}
         lines[name] = plain(certificate, seed_spread=certificate.seed_spread, made_otherwise=beside)
         lines |= _with_size(name, runs[0], metric, truth)
-        shipped = replace(
-            certificate, points=(), made=resources.options(row.spec), bias=_biases(runs[0], metric, truth)
-        )
+        shipped = replace(certificate, points=(), made=resources.options(row.spec))
         args.certificates[f"{row.space} {name}"] = _rounded(shipped.to_dict())
         print(f"{row.space} {name}: {certificate}", flush=True)
         print(*(f"  {v}: {found}" for v, found in beside.items()), sep="\n", flush=True)
@@ -281,13 +285,6 @@ def _beside(run: Sequence[Result], base: Sequence[Result], metric: str, truth: T
     for name, scores in (("variant", new), ("plain", old), ("mean", percentiles(new) + percentiles(old))):
         found[name] = [round(kendall(scores, real), 4), round(kendall(scores[best], real[best]), 4)]
     return found
-
-
-def _biases(results: Sequence[Result], metric: str, truth: Tabular) -> Mapping[str, Bias]:
-    space = make_space(results[0].arch.space)
-    traits = traits_of(space, [r.arch for r in results])
-    real = [truth.values[r.arch.genes] for r in results]
-    return certify(results, real, metric, "", lower_is_better=metric == "loss", traits=traits).bias
 
 
 def _rounded(value: Any) -> Any:

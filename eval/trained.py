@@ -6,6 +6,7 @@ from pathlib import Path
 from eval.benchmark import seeded
 from eval.evaluator import Arch, Evaluator, Networks, digest, fingerprint
 from eval.images import SearchImages
+from eval.predicted import weights_of
 from eval.score import score
 from ghn.errors import DataError
 from ghn.hyper import Hypernet
@@ -36,7 +37,7 @@ class Trained(Evaluator):
         self.space, self.schedule, self.start, self.folder = space, schedule, start, folder
         self.train, self.val = train.images, val.images
         self.sees = frozenset({train.part, val.part})
-        begins = digest(f"{v.double().sum()!r}" for v in start.model.state_dict().values()) if start else "default"
+        begins = weights_of(start) if start else "default"
         content = [train.content, val.content]
         self.fingerprint = fingerprint(
             "trained", space=space.networks, images=content, start=begins, **asdict(schedule)

@@ -59,6 +59,7 @@ def certified(
 
 
 def uncertified(args: argparse.Namespace, resources: Resources, objective: Objective) -> str:
+    """Why there is none, with the command that makes one with these options."""
     options = {"space": args.space, "tables": args.tables, "data": args.data, "image-size": args.image_size}
     options |= {"checkpoint": args.checkpoint, "images": args.images, "seed": args.seed}
     words = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
