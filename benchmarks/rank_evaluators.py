@@ -8,8 +8,9 @@ class. Rows named 'small' score networks of one cell a stage on images of 16 pix
 a row, with other images or other ways, stand in it beside the plain scores of the same architectures. Columns of
 published tables stand beside, on the same architectures or, of NASLib's scores, on all 725 that it has. One thread;
 seconds are of the processor, so that other work on the machine does not count. Scores are kept in a file as they come:
-a run that was cut off goes on, and those of an evaluator that has changed since are taken anew. The certificates that
-ship with the package (search/data_files) are written from the rows.
+a run that was cut off goes on, and those of an evaluator that has changed since are taken anew. Of rows without scores
+there, such as those left out by --only, the lines stay that --out holds. The certificates that ship with the package
+(search/data_files) are written from the rows.
 """
 
 import argparse
@@ -207,13 +208,14 @@ def plain(certificate: Certificate, **more: Any) -> dict[str, Any]:
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"seed": args.seed, "threads": 1, "machine": versions()}
+    found: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
+    found |= {"seed": args.seed, "threads": 1, "machine": versions()}
     for name in SPACES:
         space = make_space(name)
         assert space.truth
         truth = Tabular(space.tables, space.truth, args.tables)
         archs = drawn(space, truth, args.seed)
-        table: dict[str, Any] = {}
+        table: dict[str, Any] = found.get(name, {}).get("rows", {})
         for row in (r for r in rows(args.checkpoint) if r.space == name):
             table |= _lines(row, archs[: row.n], truth, args)
         table |= _columns(space, COLUMNS[name], archs[:MOST], truth, args.tables)
@@ -346,7 +348,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/rank_evaluators.json"))
     args = parser.parse_args()
     args.scores.parent.mkdir(parents=True, exist_ok=True)
-    args.certificates = {}
+    args.certificates = json.loads(SHIPPED.read_text()) if SHIPPED.exists() else {}
     return args
 
 

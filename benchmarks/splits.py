@@ -8,7 +8,8 @@ the size that the GHN was trained for.
 
 --sgd N: the first N networks of every split are also trained for one epoch on all training images of --side pixels,
 from PyTorch's initialisation (Nesterov momentum, batches of 64, rate 0.025 falling to 0), and scored on the same block
-of test images at that size; so is the GHN's prediction.
+of test images at that size; so is the GHN's prediction. No GHN has a part in the training: --sgd-from takes such
+figures from the file of another GHN, and only what it lacks is trained.
 
 What the file holds already is not measured again, so a run may be stopped and gone on with, or made larger.
 """
@@ -80,6 +81,16 @@ class Table:
     def has(self, key: str, what: str) -> bool:
         return what in self.data["networks"].get(key, {})
 
+    def take_trained(self, file: Path) -> None:
+        """Takes over what SGD reached from the file of another GHN. Exits where that was trained otherwise."""
+        other = json.loads(file.read_text())
+        same = ("images", "schedule")
+        if any(other["settings"][name] != self.data["settings"][name] for name in same):
+            sys.exit(f"{file} has other {' or '.join(same)} than {self.data['settings']}")
+        for key, row in other["networks"].items():
+            if found := {name: value for name, value in row.items() if name.startswith("sgd_")}:
+                self.note(key, **found)
+
     def note(self, key: str, **figures: float) -> None:
         self.data["networks"].setdefault(key, {}).update(figures)
         self.data["summary"] = summary(self.data["networks"])
@@ -109,21 +120,20 @@ def one_shot(table: Table, hyper: ghn.Hypernet, test: ImageSet, split: str, coun
 def one_epoch(
     table: Table, hyper: ghn.Hypernet, train: ImageSet, test: ImageSet, split: str, count: int, size: int
 ) -> None:
+    side = f"{test.side}px"
     for index, genotype in genotypes(split, count):
-        if table.has(key := f"{split}/{index}", f"sgd_{test.side}px"):
-            continue
+        key, images = f"{split}/{index}", block(test, index, size)
 
         def fresh(genotype: Any = genotype) -> nn.Module:
             return deepnets_gen.build(genotype, num_classes=CLASSES, image_size=test.side)
 
-        images, model = block(test, index, size), seeded(fresh, index)
-        predicted = score(hyper.init(fresh()), images).accuracy
-        start = time.process_time()
-        descend(model, train, Schedule(epochs=1), seed=index)
-        spent = time.process_time() - start
-        trained = score(model, images).accuracy
-        side = f"{test.side}px"
-        table.note(key, **{f"ghn_{side}": predicted, f"sgd_{side}": trained, "sgd_seconds": spent})
+        if not table.has(key, f"ghn_{side}"):
+            table.note(key, **{f"ghn_{side}": score(hyper.init(fresh()), images).accuracy})
+        if not table.has(key, f"sgd_{side}"):
+            model, start = seeded(fresh, index), time.process_time()
+            descend(model, train, Schedule(epochs=1), seed=index)
+            spent = time.process_time() - start
+            table.note(key, **{f"sgd_{side}": score(model, images).accuracy, "sgd_seconds": spent})
 
 
 def report(data: dict[str, Any]) -> None:
@@ -147,12 +157,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="networks of each split")
     parser.add_argument("--images", type=int, default=500, help="test images of each network")
     parser.add_argument("--sgd", type=int, default=0, help="networks of each split that are trained for an epoch")
+    parser.add_argument("--sgd-from", type=Path, metavar="FILE", help="take what was trained for an epoch from there")
     parser.add_argument("--side", type=int, default=16, help="pixels of the images in that comparison")
     args = parser.parse_args()
     torch.set_num_threads(1)
     hyper = ghn.load(args.checkpoint)
     settings = {"checkpoint": args.checkpoint, "images": args.images, "schedule": asdict(Schedule())}
     table = Table(args.out, settings)
+    if args.sgd_from:
+        table.take_trained(args.sgd_from)
     test = load("test", args.data, side=hyper.image_size)
     for split in args.splits:
         one_shot(table, hyper, test, split, args.count, args.images)

@@ -14,7 +14,7 @@ from eval.score import BATCH, logits_of
 from ghn.hyper import Hypernet
 from train.step import stepped
 
-METRICS = ("accuracy", "loss", "margin")
+METRICS = ("accuracy", "loss", "margin", "lead")
 RATE, STEP_BATCH = 0.03, 64  # of a step: its length relative to that of each tensor, and its images
 
 
@@ -29,7 +29,10 @@ class Steps:
 
 class Predicted(Evaluator):
     """accuracy: top-1. loss: mean cross-entropy in nats. margin: mean difference between the log-probability of the
-    label and the highest of the others, which still tells apart networks that classify alike.
+    label and the highest of the others, which still tells apart networks that classify alike. lead: mean difference
+    between the logit of the label and the mean of all logits. The loss of a few confident mistakes can outweigh all
+    other images; here each counts as far as its logits go (it is what the loss tends to, but for scale, at a high
+    temperature), so that other images give nearly the same order. Larger logits lead further, too.
 
     images: the same for every architecture; evenly by class is best (`eval.images.balanced`). batch: that batch norms
     see at a time. steps: taken from the predicted weights before, None for none.
@@ -45,6 +48,7 @@ class Predicted(Evaluator):
         self.images, self.sees = images.images, frozenset({images.part})
         self._training: list[tuple[Tensor, Tensor]] = []
         settings: dict[str, object] = {"ghn": weights_of(hyper), "images": images.content, "batch": batch}
+        settings["metrics"] = METRICS
         if steps:
             self.sees |= {steps.images.part}
             used = balanced(steps.images.images, steps.count * STEP_BATCH)
@@ -84,6 +88,7 @@ def statistics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         "accuracy": (logits.argmax(1) == labels).double().mean().item(),
         "loss": -own.mean().item(),
         "margin": (own - others.amax(1, keepdim=True)).mean().item(),
+        "lead": (own - log_p.mean(1, keepdim=True)).mean().item(),
     }
 
 

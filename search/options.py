@@ -21,7 +21,7 @@ LOWER = ("loss",)  # metrics of which less is better
 EVALUATORS = """\
 An EVALUATOR is one of
   tabular:METRIC      a column of the space's tables (--tables or $GHN_TABLES); test columns only with --oracle
-  predicted[:STEPS]   accuracy, loss and margin with the weights that the GHN predicts, untrained or after STEPS
+  predicted[:STEPS]   accuracy, loss, margin and lead with the weights that the GHN predicts, untrained or after STEPS
   naswot, synflow, snip, grad_norm, jacov, params, flops
                       zero-cost scores of the untrained network
   trained:EPOCHS      accuracy and loss after EPOCHS of SGD

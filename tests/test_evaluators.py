@@ -484,6 +484,26 @@ def test_params_and_flops_are_the_tables() -> None:
 # Statistics of logits, and which images there are.
 
 
+@given(st.integers(2, 5), st.integers(0, 2**31 - 1))
+def test_the_lead_is_what_the_loss_tends_to_at_a_high_temperature(classes: int, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    logits = torch.randn(7, classes, generator=draw, dtype=torch.float64)
+    labels = torch.randint(classes, (7,), generator=draw)
+    hot = 1e5
+    limit = hot * (math.log(classes) - F.cross_entropy(logits / hot, labels).item())
+    assert statistics(logits, labels)["lead"] == pytest.approx(limit, abs=1e-3)
+
+
+def test_one_confident_mistake_decides_the_loss_and_not_the_lead() -> None:
+    """Of two networks, the one that is better on 99 images of 100, and very wrong on one."""
+    labels = torch.zeros(100, dtype=torch.long)
+    good, poor = (torch.tensor([[x, 0.0, 0.0]]).repeat(100, 1) for x in (2.0, 1.0))
+    good[0] = torch.tensor([0.0, 99.0, 0.0])
+    better, worse = statistics(good, labels), statistics(poor, labels)
+    assert better["lead"] > worse["lead"]
+    assert better["loss"] > worse["loss"]  # larger is worse
+
+
 def test_margin_is_the_log_odds_to_the_best_other() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]])
     found = statistics(logits, torch.tensor([0, 2]))

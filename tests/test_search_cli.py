@@ -140,7 +140,7 @@ def test_images_decide_where_they_are_asked_for(tmp_path: Path, pictures: Path) 
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines[1:]]
-    assert all(row["error"] or set(row["metrics"]) == {"accuracy", "loss", "margin", "params"} for row in rows)
+    assert all(row["error"] or set(row["metrics"]) == {"accuracy", "loss", "margin", "lead", "params"} for row in rows)
     assert sum(row["images"] for row in rows) >= 20
     assert json.loads((tmp_path / "run" / "result.json").read_text())["certificate"] is None
 
