@@ -68,8 +68,22 @@ class Recorded(Evaluator):
             raise GHNError("it had no score")
         return dict(metrics), 0
 
+    def alone(self, metric: str) -> "Recorded":
+        """The same with one of its metrics."""
+        found = {key: (m and {metric: m[metric]}, seconds) for key, (m, seconds) in self._found.items()}
+        return Recorded(f"{self.fingerprint} {metric}", found)
+
     def _of(self, arch: Arch) -> tuple[Mapping[str, float] | None, float]:
         return self._found.get(arch.key, (None, 0.0))
+
+
+class Charged(Learned):
+    """A ranker whose evaluations cost what the scores that it reads took when they were recorded."""
+
+    def evaluate(self, archs: Sequence[Arch], seed: int = 0) -> list[Result]:
+        assert self.inner
+        read = self.inner.evaluate(archs, seed)
+        return [replace(r, cost=i.cost) for r, i in zip(super().evaluate(archs, seed), read, strict=True)]
 
 
 def recorded(path: Path) -> dict[str, Recorded]:
@@ -91,18 +105,24 @@ def evaluators(space: SearchSpace, path: Path, tables: str) -> dict[str, tuple[M
     of, rng = recorded(path), Random("blend")
     sample = [space.sample(rng) for _ in range(SAMPLE)]
 
-    def blended(*names: str) -> Make:
-        made = Blended([of[n] for n in names], sample)
+    def blended(*inner: Evaluator) -> Make:
+        made = Blended(inner, sample)
         return lambda seed: made
 
     def ranker(seed: int) -> Evaluator:
         labels = from_table(space, CHEAP, LABELS, tables, seed)
-        return Learned(space.encode, labels.rows, labels.sees, inner=Joined(list(of.values())), seed=seed)
+        return Charged(space.encode, labels.rows, labels.sees, inner=Joined(list(of.values())), seed=seed)
 
     found: dict[str, tuple[Make, str]] = {
         "predicted, loss": (lambda seed: of["predicted"], "loss"),
         "predicted, accuracy": (lambda seed: of["predicted"], "accuracy"),
-        "blend of jacov and params": (blended("jacov", "params"), "blend"),
+        "predicted, lead": (lambda seed: of["predicted"], "lead"),
+        "blend of lead and params": (blended(of["predicted"].alone("lead"), of["params"]), "blend"),
+        "blend of jacov and params": (blended(of["jacov"], of["params"]), "blend"),
+        "blend of lead, jacov and params": (
+            blended(of["predicted"].alone("lead"), of["jacov"], of["params"]),
+            "blend",
+        ),
         "learned from 100 labels": (ranker, "rank_score"),
     }
     return found | {name: (lambda seed, e=of[name]: e, name) for name in ("params", "naswot", "synflow", "jacov")}
@@ -147,7 +167,7 @@ def searched(
         if neighbours is not None:
             evaluator = Neighborhood(evaluator, space, neighbours)
         strategy = make_strategy(name, space, objective(metric), seed, **settings)
-        results = search(strategy, evaluator, Budget(AT[-1]), seed=seed).results
+        results = search(strategy, evaluator, Budget(AT[-1])).results
         for unit, limits in (("evaluations", AT), ("seconds", SECONDS)):
             best = held(results, metric, lambda cost, unit=unit: getattr(cost, unit), limits)
             rows[unit].append([truth[arch.genes] if arch else worst for arch in best])
