@@ -24,7 +24,8 @@ from torch.nn import functional as F
 def quicken(module: nn.Module) -> nn.Module:
     """The same module, whose convolutions take the fast way for images on a CPU, and whose ReLUs of one tensor are one.
 
-    Differs by rounding only. A tensor that such a ReLU has read must not be changed in place.
+    Differs by rounding only. A tensor that such a ReLU has read must not be changed in place, and what is recomputed in
+    the backward pass must have tensors of its own (`x.view_as(x)`), else it finds ReLUs there that it did not make.
     """
     for layer in module.modules():
         if isinstance(layer, nn.ReLU) and not layer.inplace:
