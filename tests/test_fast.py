@@ -1,6 +1,7 @@
-"""The fast way of depthwise convolutions gives what torch's own gives."""
+"""The fast way of layers gives what torch's own gives."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -44,6 +45,32 @@ def test_pointwise_values_and_gradients(side: int, stride: int, memory: torch.me
     assert fast(x).is_contiguous(memory_format=torch.channels_last) or side == 1
 
 
+def test_readers_of_one_tensor_share_its_relu() -> None:
+    torch.manual_seed(0)
+    plain = nn.ModuleList([nn.ReLU(), nn.ReLU()])
+    fast = quicken(copy.deepcopy(plain))
+    results = []
+    for one, other in (plain, fast):
+        x = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        middle = 2 * x
+        first, second = one(middle), other(middle)
+        results.append((first, second, *torch.autograd.grad((first.sin() * second).sum(), x)))
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.equal(theirs)
+    assert results[1][0] is results[1][1]
+    assert results[0][0] is not results[0][1]
+
+
+@pytest.mark.parametrize("leaf", [True, False])
+def test_a_relu_goes_with_its_tensor(leaf: bool) -> None:
+    layer, x = quicken(nn.ReLU()), torch.ones(3, requires_grad=True)
+    x = x if leaf else 2 * x
+    made = weakref.ref(layer(x))
+    assert (made() is None) == leaf
+    del x
+    assert made() is None, "without the garbage collector"
+
+
 def test_other_layers_are_left_alone() -> None:
     layers = nn.Sequential(
         nn.Conv2d(4, 4, 3),
@@ -51,5 +78,6 @@ def test_other_layers_are_left_alone() -> None:
         nn.Conv2d(4, 4, 3, groups=4, bias=True),
         nn.Conv2d(4, 4, 1, padding=1, bias=False),
         nn.Conv2d(4, 4, 1, groups=2, bias=False),
+        nn.ReLU(inplace=True),
     )
     assert all("forward" not in vars(layer) for layer in quicken(layers))

@@ -1,6 +1,7 @@
 """The trainer's gradient against a training step written plainly, for networks of the train split."""
 
 import copy
+import dataclasses
 import sys
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from train.step import Job, meta_gradient
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import literal_step
+import step_floor
 
 SIDE, IMAGES = 16, 12
 
@@ -79,3 +81,9 @@ def test_losses_and_gradients(ghn: GHN, attention: bool) -> None:
     total = torch.stack([p.grad.norm() for p in plain.parameters() if p.grad is not None]).norm().item()
     for (name, ours), theirs in zip(ghn.named_parameters(), plain.parameters(), strict=True):
         assert relative(ours.grad, theirs.grad, 1e-3 * total) < 1e-4, name
+
+
+def test_every_way_of_the_floor_runs() -> None:
+    for case in step_floor.cases(networks(2, attention=False)):
+        for way in step_floor.WAYS.values():
+            step_floor.prepared(case, dataclasses.replace(way, images=4))()

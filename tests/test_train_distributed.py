@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -189,7 +190,8 @@ def test_balanced_parts(costs: list[int], parts: int) -> None:
     found = balanced(costs, parts)
     assert sorted(place for part in found for place in part) == list(range(len(costs)))
     assert len(found) == min(parts, len(costs))
-    assert all(part and part == sorted(part) for part in found)
+    assert all(found)
+    assert all(costs[a] >= costs[b] for part in found for a, b in pairwise(part))
     sums = [sum(costs[place] for place in part) for part in found]
     assert max(sums) <= sum(costs) / len(sums) + max(costs) * (1 - 1 / len(sums)) + 1e-3  # of any greedy division
 

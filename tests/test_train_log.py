@@ -61,8 +61,23 @@ def test_curves(tmp_path: Path) -> None:
     for step in range(5):
         log.write(row(step, networks=step % 2, val_accuracy=0.2 if step == 3 else None))  # ty: ignore
     log.close()
-    assert draw_curves(tmp_path / "log.csv", tmp_path / "curves.png")
+    assert draw_curves(tmp_path / "log.csv", "a run <of mine>")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "curves.html").read_text()
+    assert page.count("<svg") == 1
+    assert "a run &lt;of mine&gt;" in page
+    body = page[page.index("<tbody>") :]
+    assert body.count("<tr>") == 2, "the step that was validated, and the last"
+    assert "<tr><td>3</td>" in body
+    assert "<td>0.2</td></tr>" in body
+    assert "<tr><td>4</td>" in body
+
+
+def test_curves_of_a_run_without_steps(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="curves need matplotlib")
+    CSVLog(tmp_path / "log.csv", 0).close()
+    assert draw_curves(tmp_path / "log.csv", "nothing")
+    assert "<svg" in (tmp_path / "curves.html").read_text()
 
 
 OFFLINE = """

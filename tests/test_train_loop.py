@@ -128,6 +128,7 @@ def test_an_interrupted_run_has_its_curves(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         runs.run(run, tmp_path)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "curves.html").exists()
     assert len(read_rows(tmp_path / "log.csv")) == 4
     assert not (tmp_path / "ghn").exists()
 

@@ -177,10 +177,10 @@ def leave(here: World) -> None:
 
 
 def balanced(costs: Sequence[int], parts: int) -> list[list[int]]:
-    """Places 0 ... len(costs) - 1 divided into parts of about equal cost, ascending within each.
+    """Places 0 ... len(costs) - 1 divided into parts of about equal cost, the dearest first in each.
 
-    The dearest first, each to the part that is cheapest so far: at most a third above the best division. No part is
-    empty: there are fewer where there are fewer places.
+    Each goes to the part that is cheapest so far: at most a third above the best division. No part is empty: there are
+    fewer where there are fewer places.
     """
     parts = min(parts, len(costs))
     sums = [0] * parts
@@ -189,7 +189,7 @@ def balanced(costs: Sequence[int], parts: int) -> list[list[int]]:
         part = sums.index(min(sums))
         sums[part] += costs[place]
         found[part].append(place)
-    return [sorted(part) for part in found]
+    return found
 
 
 def _device(name: str | None, local_rank: int) -> torch.device:

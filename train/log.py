@@ -9,10 +9,12 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from html import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from ghn import page
 from ghn.errors import GHNError
 from ghn.files import write_atomic
 
@@ -176,13 +178,15 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
 
 
-def draw_curves(log: Path, picture: Path) -> bool:
-    """Writes loss and accuracies over the steps as a PNG; False where matplotlib is not installed."""
+def draw_curves(log: Path, title: str) -> bool:
+    """Writes loss and accuracies over the steps beside the log: `curves.png`, and `curves.html` with the log's rows of
+    validated steps and the last one. False where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    rows = [row for row in read_rows(log) if int(row["networks"])]
+    logged = read_rows(log)
+    rows = [row for row in logged if int(row["networks"])]
     step = [int(row["step"]) for row in rows]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -194,7 +198,17 @@ def draw_curves(log: Path, picture: Path) -> bool:
         right.plot(*zip(*scored, strict=True), marker=".", label="held-out images, held-out networks")
     right.set(xlabel="step", ylabel="top-1")
     right.legend()
-    figure.savefig(picture, dpi=120)
+    figure.savefig(log.with_name("curves.png"), dpi=120)
+    drawing = io.StringIO()
+    figure.savefig(drawing, format="svg", metadata={"Date": None})
+    svg = drawing.getvalue()
+    shown = [row for row in logged if row["val_accuracy"] or row is logged[-1]]
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        page.figure(svg[svg.index("<svg") :], f"Running medians of up to {WINDOW} steps; held-out accuracy as it is."),
+        page.table(COLUMNS, [[row[name] for name in COLUMNS] for row in shown]),
+    ]
+    write_atomic(log.with_name("curves.html"), page.document(title, parts).encode())
     return True
 
 

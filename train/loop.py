@@ -242,7 +242,10 @@ class Trainer:
         )
 
     def _parts(self, indices: Sequence[int]) -> list[list[int]]:
-        """Places of a meta-batch of these networks, divided into the recipe's number of parts."""
+        """Places of a meta-batch of these networks, divided into the recipe's number of parts.
+
+        The dearest networks run first, while free memory is in one piece: the others fit into what they leave.
+        """
         costs = [self._train_pool.cost(index, self._stage.images * self._local_steps) for index in indices]
         return balanced(costs, self.recipe.parts or 1)
 

@@ -1,4 +1,4 @@
-"""A run in a folder: recipe.json, log.csv, curves.png, checkpoints/ and, at its end, the GHN in ghn/."""
+"""A run in a folder: recipe.json, log.csv, curves.png and .html, checkpoints/ and, at its end, the GHN in ghn/."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def run(trainer: Trainer, folder: Path, *, wandb: bool = False) -> None:
         with Log(*sinks) as log:
             trainer.run(log, lambda message: print(message, file=sys.stderr, flush=True))
     finally:
-        draw_curves(table, folder / "curves.png")
+        draw_curves(table, f"Training of {recipe.name}")
     export(folder, folder / "ghn")
 
 
