@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--tables")
     parser.add_argument("--data")
     parser.add_argument("--seeds", nargs="+", type=Path, required=True, metavar="GHN")
+    parser.add_argument("--only", nargs="*", metavar="IDEA", help="these ideas (default: all)")
     parser.add_argument("--runs", type=Path, default=Path("runs/rank_ghns"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/rank_ghns.json"))
     args = parser.parse_args()
@@ -168,24 +169,26 @@ def main() -> None:
     told = set(Random("labels").sample(pool, LABELS))
     keys = {space.arch([OPS.index(op) for op in ops]).key for ops in told}
     unlabelled = np.array([a.key not in keys for a in archs])
-    plain = train(OnSome, "longer", STEPS, start, args, keep=lambda g: True)
-    ideas = {
-        "longer": plain,
-        "labelled": train(OnSome, "labelled", STEPS, start, args, keep=lambda g: g.ops in told),
-        "ranking": train(Ranking, "ranking", STEPS, start, args, keep=lambda g: g.ops in told, truth=of_ops),
+
+    def scored(name: str, kind: type[OnSome], steps: int, **fields: Any) -> dict[str, np.ndarray]:
+        return scores(name, train(kind, name, steps, start, args, **fields), archs, args)
+
+    def regions() -> dict[str, np.ndarray]:
+        parts = [scored(f"region {op}", OnSome, REGION_STEPS, keep=on_direct(op)) for op in OPS]
+        own = np.array([a.genes[DIRECT] for a in archs])
+        return {metric: np.choose(own, [part[metric] for part in parts]) for metric in METRICS}
+
+    ideas: dict[str, Callable[[], dict[str, np.ndarray]]] = {
+        "longer": lambda: scored("longer", OnSome, STEPS, keep=lambda g: True),
+        "labelled": lambda: scored("labelled", OnSome, STEPS, keep=lambda g: g.ops in told),
+        "ranking": lambda: scored("ranking", Ranking, STEPS, keep=lambda g: g.ops in told, truth=of_ops),
+        "regions": regions,
     }
-    found = {name: scores(name, folder, archs, args) for name, folder in ideas.items()}
-    regions = [
-        scores(
-            f"region {op}", train(OnSome, f"region {op}", REGION_STEPS, start, args, keep=on_direct(op)), archs, args
-        )
-        for op in OPS
-    ]
-    own = np.array([a.genes[DIRECT] for a in archs])
-    found["regions"] = {m: np.choose(own, [part[m] for part in regions]) for m in METRICS}
+    found = {name: ideas[name]() for name in args.only or ideas}
     found |= {f"seed {k}": part for k, part in enumerate(by_seed)}
     found["mean over seeds"] = mean(by_seed)
-    found["mean of start and longer"] = mean([by_seed[0], found["longer"]])
+    if "longer" in found:
+        found["mean of start and longer"] = mean([by_seed[0], found["longer"]])
     everywhere = np.ones(len(archs), dtype=bool)
     record = {
         name: {"all": taus(part, truth, everywhere), "unlabelled": taus(part, truth, unlabelled)}
