@@ -230,7 +230,7 @@ def _lines(row: Row, archs: Sequence[Arch], truth: Tabular, args: argparse.Names
     wanted = args.only is None or row.name in args.only
     resources = Resources(make_space(row.space), args.tables, args.data, **row.settings)
     evaluator = resources.make(row.spec) if wanted else None
-    runs = [_run((row.name, row.space, seed), evaluator, archs, args.scores) for seed in range(row.seeds)]
+    runs = [kept((row.name, row.space, seed), evaluator, archs, args.scores) for seed in range(row.seeds)]
     runs = [run for run in runs if len(run) == len(runs[0])]
     if len(runs[0]) < LEAST:
         return {}
@@ -238,7 +238,7 @@ def _lines(row: Row, archs: Sequence[Arch], truth: Tabular, args: argparse.Names
     for v in row.variants:
         other = Resources(make_space(row.space), args.tables, args.data, **{**row.settings, **v.settings})
         made = v.wrap(other.make(row.spec), other) if wanted else None
-        variants[v.name] = _run((f"{row.name}; {v.name}", row.space, 0), made, archs[: v.n], args.scores)
+        variants[v.name] = kept((f"{row.name}; {v.name}", row.space, 0), made, archs[: v.n], args.scores)
     lines, traits = {}, traits_of(resources.space, [r.arch for r in runs[0]])
     for metric in next(r for r in runs[0] if r.metrics).metrics:
         others = {f"seed {seed}": run for seed, run in enumerate(runs) if seed}
@@ -254,7 +254,7 @@ def _lines(row: Row, archs: Sequence[Arch], truth: Tabular, args: argparse.Names
     return lines
 
 
-def _run(label: tuple[str, str, int], evaluator: Evaluator | None, archs: Sequence[Arch], scores: Path) -> list[Result]:
+def kept(label: tuple[str, str, int], evaluator: Evaluator | None, archs: Sequence[Arch], scores: Path) -> list[Result]:
     """The results of these architectures, as far as they are; all of them where the evaluator is given."""
     done = _known(scores, label, archs)
     if evaluator:

@@ -97,7 +97,7 @@ def weighed(arguments: Sequence[Any], trials: Sequence[Trial], truth: Mapping[in
     ]
 
 
-def made(name: str, steps: int) -> Recipe:
+def made(steps: int) -> Recipe:
     """The recipe of NAS-Bench-201 for a few steps more; images shared, so that losses of a meta-batch compare."""
     stage = Stage(steps=steps, image_size=16, images=32, networks=8)
     base = recipe("ghn2_nasbench201_cpu")
@@ -110,7 +110,7 @@ def train(kind: type[OnSome], name: str, steps: int, start: Path, args: argparse
     if not (folder / "ghn").exists():
         folder.mkdir(exist_ok=True)
         images, held_out = (load(part, args.data) for part in ("train", "val"))
-        trainer = kind(made(name, steps), images, held_out, folder / runs.CHECKPOINTS)
+        trainer = kind(made(steps), images, held_out, folder / runs.CHECKPOINTS)
         for field, value in fields.items():
             setattr(trainer, field, value)
         trainer.start_from(ghn.load(str(start)).model.state_dict())

@@ -10,10 +10,8 @@ that was cut off goes on from its scratch file.
 """
 
 import argparse
-import json
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -22,13 +20,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from rank_evaluators import OURS, SMALL, kept
 
-from eval.evaluator import Arch, Evaluator
+from eval.evaluator import Arch, Result
 from search.evaluators import Resources
 from search.spaces import make_space
 
-SMALL: dict[str, Any] = {"side": 16, "proxy": {"cells": 1}}  # one cell a stage in place of five, half the pixels
-OURS = "ghn2-nasbench201"
 OUT = Path("benchmarks/results/cell_scores.parquet")
 
 
@@ -59,25 +56,11 @@ def networks() -> dict[str, Arch]:
     return {"".join(map(str, a.genes)): a for key, a in first.items() if key != nothing}
 
 
-def scored(name: str, evaluator: Evaluator, archs: Mapping[str, Arch], scratch: Path) -> dict[str, list[float | None]]:
-    """The columns of one evaluator, in the order of `archs`; None where it failed. scratch: keeps what is done."""
-    label = {"name": name, "evaluator": evaluator.fingerprint}
-    records = map(json.loads, scratch.read_text().splitlines()) if scratch.exists() else ()
-    done = {r["cell"]: r for r in records if {key: r[key] for key in label} == label}
-    with scratch.open("a") as file:
-        for count, (cell, arch) in enumerate((c, a) for c, a in archs.items() if c not in done):
-            began = time.process_time()
-            (result,) = evaluator.evaluate([arch])
-            record = {**label, "cell": cell, **result.metrics, "seconds": time.process_time() - began}
-            file.write(json.dumps(record) + "\n")
-            done[cell] = record
-            if count % 500 == 0:
-                print(f"{name}: {len(done)} of {len(archs)}", flush=True)
-    columns = {f"{name}.{metric}" if len(evaluator.metrics) > 1 else metric: metric for metric in evaluator.metrics}
-    return {
-        column: [done[cell].get(metric) for cell in archs]
-        for column, metric in {**columns, f"{name}.s": "seconds"}.items()
-    }
+def columns(name: str, results: Sequence[Result], metrics: Sequence[str]) -> dict[str, list[float | None]]:
+    """The columns of one evaluator, None where it failed; its seconds are NAME.s."""
+    names = {f"{name}.{metric}" if len(metrics) > 1 else metric: metric for metric in metrics}
+    found: dict[str, list[float | None]] = {c: [r.metrics.get(m) for r in results] for c, m in names.items()}
+    return found | {f"{name}.s": [r.cost.seconds for r in results]}
 
 
 def main() -> None:
@@ -93,7 +76,8 @@ def main() -> None:
     for column in COLUMNS:
         if args.only is None or column.name in args.only:
             evaluator = Resources(make_space("nasbench201"), data=args.data, **column.settings).make(column.spec)
-            table |= scored(column.name, evaluator, archs, scratch)
+            results = kept(("cells: " + column.name, "nasbench201", 0), evaluator, list(archs.values()), scratch)
+            table |= columns(column.name, results, evaluator.metrics)
             partial = args.out.with_suffix(".part")
             pq.write_table(pa.table(table), partial, compression="zstd")
             os.replace(partial, args.out)

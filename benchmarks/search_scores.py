@@ -36,6 +36,7 @@ from search.driver import search
 from search.evaluators import SAMPLE
 from search.labels import from_table
 from search.objective import Maximise, Minimise, Objective
+from search.options import LOWER
 from search.space import SearchSpace
 from search.spaces import make_space
 from search.strategies import make_strategy
@@ -43,7 +44,6 @@ from search.strategies import make_strategy
 CHEAP = "cifar10_valid_12"
 FINALISTS, LABELS = 10, 100
 SECONDS = (2, 5, 10, 20)  # of processor time, at which a search is looked at
-LOWER = ("loss",)
 
 Make = Callable[[int], Evaluator]
 
