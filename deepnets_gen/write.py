@@ -4,7 +4,6 @@ What is on disk is a function of (split, seed_offset, shard_size, count): not of
 often the work was stopped. Only whole shards are kept; the manifest names them and where to go on.
 """
 
-import fcntl
 import itertools
 import os
 import re
@@ -28,7 +27,7 @@ from deepnets_gen.corpus import check_size, open_shard
 from deepnets_gen.manifest import MANIFEST, CorpusError, Funnel, Manifest, ShardEntry, shard_name
 from deepnets_gen.shards import KEY_BYTES, Encoder, Row, make_dictionary, to_bytes
 from deepnets_gen.splits import SPLITS
-from ghn.files import write_atomic
+from ghn.files import sole, write_atomic
 
 BLOCK = stream.HELD  # candidates that a process draws at a time
 AHEAD = 4  # blocks under way per process
@@ -54,14 +53,14 @@ def write_corpus(
     per core; as they are spawned, a script must guard its call by `if __name__ == "__main__"`. seed_offset: another
     stream of the same split. progress: called with the funnel as it grows.
 
-    Raises CorpusError where `out` holds something else, is being written to, or cannot be written; what is finished
-    stays.
+    Raises CorpusError where `out` holds something else or cannot be written, GHNError where it is being written to;
+    what is finished stays.
     """
     workers = workers or os.cpu_count() or 1
     _check_arguments(split, count, workers, shard_size, seed_offset)
     folder = Path(out)
     wanted = Manifest(split, seed_offset, count, shard_size, version=ghn.__version__)
-    with _explained(folder), _locked(folder):
+    with _explained(folder), sole(folder):
         manifest = _begin(folder, wanted)
         return manifest if manifest.complete else _Writer(folder, manifest, progress).run(workers)
 
@@ -97,22 +96,6 @@ def kept(folder: Path) -> str:
         return "Nothing was written yet; run the same command again"
     stored, shards = f"{manifest.stored:,} of {manifest.count:,} graphs", f"{len(manifest.shards)} shards"
     return f"{stored} are kept in {shards}; the same command goes on from there"
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None, None, None]:
-    """Keeps a second writer out. The lock is on the folder itself and goes with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"another process is writing to {folder}; wait for it, or choose another folder"
-            raise CorpusError(message) from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _begin(folder: Path, wanted: Manifest) -> Manifest:

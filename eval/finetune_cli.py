@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghn.cli import DEFAULT, above_zero, positive
+from ghn.files import in_sole_folder
 
 if TYPE_CHECKING:
     from eval.finetune import Curve, Start, Subject
@@ -66,7 +67,7 @@ def register(commands: Any) -> None:
     p.add_argument("--partial", action="store_true", help="leave what no rule covers as the network has it")
     p.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: all)")
     p.add_argument("--json", action="store_true", help="print JSON instead of text")
-    p.set_defaults(handler=run_finetune)
+    p.set_defaults(handler=in_sole_folder(run_finetune))
 
 
 def run_finetune(args: argparse.Namespace) -> int:
@@ -118,10 +119,6 @@ def _prepare(args: argparse.Namespace) -> None:
         raise GHNError(f"--inits names {max(names, key=names.count)} twice; give each once, files of different names")
     if args.threads:
         torch.set_num_threads(args.threads)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GHNError(f"cannot make the folder {args.out}: {error.strerror}; choose another place") from error
 
 
 def _starts(args: argparse.Namespace) -> "tuple[list[Start], int]":

@@ -1,9 +1,12 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders that one process writes to at a time."""
 
+import argparse
 import contextlib
+import fcntl
+import functools
 import os
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from ghn.errors import GHNError
@@ -62,3 +65,41 @@ def _beside(path: Path) -> Generator[Path, None, None]:
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)  # gone after an error; Ctrl-C may come when it has its new name already
+
+
+@contextlib.contextmanager
+def sole(folder: Path) -> Generator[None, None, None]:
+    """Makes the folder, and keeps other processes from writing to it until the block ends.
+
+    The lock is on the folder itself and goes with the process, however that ends. A folder that stays empty is removed.
+    Raises GHNError where another process is writing there, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise GHNError(f"cannot make the folder {folder}: {error.strerror}; choose another place") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"another process is writing to {folder}; wait for it, or choose another folder"
+            raise GHNError(message) from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
+    finally:
+        os.close(handle)
+
+
+def in_sole_folder(handler: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The handler of a command, with its folder --out to itself while it runs (`sole`)."""
+
+    @functools.wraps(handler)
+    def alone(args: argparse.Namespace) -> int:
+        with sole(args.out):
+            return handler(args)
+
+    return alone

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghn.cli import above_zero, positive
+from ghn.files import in_sole_folder
 from search import rank_cli
 from search.options import EVALUATORS, LOWER, add_common, resources_of, whole, write_json
 
@@ -83,7 +84,7 @@ def _register_search(commands: Any) -> None:
     p.add_argument("--repeat", action="store_true", help="evaluate, and charge, a network again when it comes up again")
     p.add_argument("--oracle", action="store_true", help="let scores see test data, to study strategies; marks the run")
     add_common(p)
-    p.set_defaults(handler=run_search)
+    p.set_defaults(handler=in_sole_folder(run_search))
 
 
 def run_search(args: argparse.Namespace) -> int:

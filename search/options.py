@@ -63,18 +63,13 @@ def whole(text: str) -> int:
 
 
 def resources_of(args: argparse.Namespace) -> "Resources":
-    """What evaluators are made from; makes the folder of the run, so that nothing is calculated in vain."""
+    """What evaluators are made from."""
     import torch
 
-    from ghn.errors import GHNError
     from search.evaluators import Resources
     from search.spaces import make_space
 
     torch.set_num_threads(1)  # so that workers, of one thread each, find the same to the bit
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GHNError(f"cannot make the folder {args.out}: {error.strerror}; choose another place") from error
     resources = Resources(
         make_space(args.space),
         args.tables,

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from ghn.cli import positive
+from ghn.files import in_sole_folder
 from search.options import EVALUATORS, LOWER, add_common, drawn, resources_of, scored, traits_of, write_json
 
 
@@ -25,7 +26,7 @@ def register(commands: Any) -> None:
         "--seeds", type=positive, default=1, metavar="K", help="times each is scored, with other seeds (default 1)"
     )
     add_common(p)
-    p.set_defaults(handler=run_rank)
+    p.set_defaults(handler=in_sole_folder(run_rank))
 
 
 def run_rank(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+from contextlib import ExitStack
 from pathlib import Path
 
 RECIPES = (
@@ -94,6 +95,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run_train(args: argparse.Namespace) -> int:
     """Trains, then writes the curves. Returns the exit code; a user's mistake is a GHNError."""
     from ghn.errors import GHNError
+    from ghn.files import sole
     from train.recipes import recipe
 
     chosen = recipe(args.recipe).changed(args.set)
@@ -113,7 +115,8 @@ def run_train(args: argparse.Namespace) -> int:
     gc.freeze()  # what is loaded stays: without it, every collection of a run takes 0.2 s to look at torch
     torch.set_num_threads(args.threads)
     folder = args.out or Path("runs") / chosen.name
-    with world(args.device) as here:
+    with world(args.device) as here, ExitStack() as held:
+        here.from_first(lambda: held.enter_context(sole(folder)))
         trainer = runs.prepare(
             chosen,
             folder,
