@@ -29,7 +29,7 @@ from eval.evaluator import Arch, Cost, Evaluator, Result, fingerprint
 from eval.learned import Learned
 from eval.rank import kendall, precision, top
 from eval.tabular import Tabular
-from eval.wrap import Blended, Joined, Neighborhood
+from eval.wrap import Blended, Joined, Neighborhood, Only
 from ghn.errors import GHNError
 from search.budget import Budget
 from search.driver import search
@@ -67,11 +67,6 @@ class Recorded(Evaluator):
         if metrics is None:
             raise GHNError("it had no score")
         return dict(metrics), 0
-
-    def alone(self, metric: str) -> "Recorded":
-        """The same with one of its metrics."""
-        found = {key: (m and {metric: m[metric]}, seconds) for key, (m, seconds) in self._found.items()}
-        return Recorded(f"{self.fingerprint} {metric}", found)
 
     def _of(self, arch: Arch) -> tuple[Mapping[str, float] | None, float]:
         return self._found.get(arch.key, (None, 0.0))
@@ -117,10 +112,10 @@ def evaluators(space: SearchSpace, path: Path, tables: str) -> dict[str, tuple[M
         "predicted, loss": (lambda seed: of["predicted"], "loss"),
         "predicted, accuracy": (lambda seed: of["predicted"], "accuracy"),
         "predicted, lead": (lambda seed: of["predicted"], "lead"),
-        "blend of lead and params": (blended(of["predicted"].alone("lead"), of["params"]), "blend"),
+        "blend of lead and params": (blended(Only(of["predicted"], "lead"), of["params"]), "blend"),
         "blend of jacov and params": (blended(of["jacov"], of["params"]), "blend"),
         "blend of lead, jacov and params": (
-            blended(of["predicted"].alone("lead"), of["jacov"], of["params"]),
+            blended(Only(of["predicted"], "lead"), of["jacov"], of["params"]),
             "blend",
         ),
         "learned from 100 labels": (ranker, "rank_score"),

@@ -54,6 +54,22 @@ class Joined(_Wrapper):
         return [self._of(_merged(row)) for row in zip(*columns, strict=True)]
 
 
+class Only(_Wrapper):
+    """One metric of an evaluator that has several."""
+
+    def __init__(self, inner: Evaluator, metric: str) -> None:
+        super().__init__("only", [inner], metric=metric)
+        if metric not in inner.metrics:
+            raise GHNError(f"the evaluator gives {', '.join(inner.metrics)}, not {metric!r}")
+        self.inner, self.metrics = inner, (metric,)
+
+    def evaluate(self, archs: Sequence[Arch], seed: int = 0) -> list[Result]:
+        return [self._of(self._reduced(result)) for result in self.inner.evaluate(archs, seed)]
+
+    def _reduced(self, result: Result) -> Result:
+        return replace(result, metrics={name: result.metrics[name] for name in self.metrics if result.error is None})
+
+
 class Ensemble(_Wrapper):
     """Means of what several evaluators with the same metrics find, such as GHNs of several seeds."""
 

@@ -1,4 +1,5 @@
-"""Evaluators by what a user writes: 'NAME' or 'NAME:ARGUMENT', several joined by '+'. A new one is a line in MAKERS."""
+"""Evaluators by what a user writes: 'NAME' or 'NAME:ARGUMENT', with '.METRIC' after the name for one metric of several;
+several joined by '+'. A new one is a line in MAKERS."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -60,7 +61,7 @@ class Resources:
         part in it. Ready for JSON."""
         from eval.zerocost import BLIND
 
-        names = set(re.split("[:,+]", spec))
+        names = set(re.split("[:,+.]", spec))
         found: dict[str, Any] = {"space": self.space.name, "evaluator": spec}
         if names & {"predicted", "ghn"}:
             found["checkpoint"] = Path(self.checkpoint).name
@@ -73,10 +74,16 @@ class Resources:
         return found
 
     def _single(self, spec: str) -> Evaluator:
-        name, _, argument = spec.partition(":")
+        given, _, argument = spec.partition(":")
+        name, _, metric = given.partition(".")
         if name not in MAKERS:
             raise SearchError(f"no evaluator {name!r}; there are {', '.join(MAKERS)}")
-        return MAKERS[name](self, name, argument)
+        evaluator = MAKERS[name](self, name, argument)
+        if not metric:
+            return evaluator
+        from eval.wrap import Only
+
+        return Only(evaluator, metric)
 
     @cached_property
     def small(self) -> SearchSpace:
@@ -164,9 +171,11 @@ def _learned(r: Resources, name: str, argument: str) -> Evaluator:
 
 
 def _blend(r: Resources, name: str, argument: str) -> Evaluator:
+    """blend:E,E,...; `learned` last, whose features have commas as well."""
     from eval.wrap import Blended
 
-    specs = argument.split(",")
+    simple, learned, rest = f",{argument}".partition(",learned:")
+    specs = [*simple[1:].split(","), *([learned[1:] + rest] if learned else [])]
     if len(specs) < 2 or any(s.partition(":")[0] in ("", name) for s in specs):
         raise SearchError(f"'blend' needs two evaluators or more, as blend:jacov,params, not {argument!r}")
     rng = Random("blend")  # whatever the seed: a yardstick, so that searches of all seeds see the same scores

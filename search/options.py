@@ -33,6 +33,8 @@ An EVALUATOR is one of
                       each variable by name. FEATURES, with commas between: genes, ghn (the GHN's embedding), predicted,
                       or zero-cost scores (default genes,params)
   blend:E,E,...       blend: the mean of where an architecture stands by each of these, among 200 random ones; no labels
+                      but those of a `learned`, which comes last
+  NAME.METRIC[:...]   one metric of these, as predicted.lead or blend:predicted.lead,params
 or several joined by '+', as tabular:cifar10_valid_12+params. Images are those of the validation part of --data (or
 $GHN_DATA, see `ghn data --help`); no score ever sees test images."""
 

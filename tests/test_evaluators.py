@@ -24,7 +24,18 @@ from eval.rank import kendall
 from eval.score import score
 from eval.tabular import Tabular
 from eval.trained import Trained
-from eval.wrap import Blended, Calibrated, Cascade, Ensemble, Joined, Neighborhood, Partitioned, Standing, isotonic
+from eval.wrap import (
+    Blended,
+    Calibrated,
+    Cascade,
+    Ensemble,
+    Joined,
+    Neighborhood,
+    Only,
+    Partitioned,
+    Standing,
+    isotonic,
+)
 from eval.zerocost import SCORES, ZeroCost, grad_norm, jacov, naswot, rectified, snip, synflow
 from ghn.errors import DataError, GHNError, ModelError
 from ghn.hyper import Hypernet
@@ -248,6 +259,21 @@ class TestJoined(OnToys):
         assert found[3].error == "the last digit is 3"
         with pytest.raises(GHNError, match="same metric"):
             Joined([Digits(), Digits()])
+
+
+class TestOnly(OnToys):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def evaluator(cls) -> Evaluator:
+        return Only(Digits(), "largest")
+
+    def test_it_leaves_one_metric_at_the_same_cost(self, evaluator: Evaluator) -> None:
+        found, whole = evaluator.evaluate(toys()), Digits().evaluate(toys())
+        assert found[0].metrics == {"largest": whole[0].metrics["largest"]}
+        assert [r.cost.images for r in found] == [r.cost.images for r in whole]
+        assert (found[3].metrics, found[3].error) == ({}, "the last digit is 3")
+        with pytest.raises(GHNError, match="gives total, largest, not 'speed'"):
+            Only(Digits(), "speed")
 
 
 class TestEnsemble(OnToys):

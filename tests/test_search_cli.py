@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from search_cases import TABLES, needs_tables
 
+from eval.rank import kendall
+from eval.tabular import Tabular
 from ghn.cli import main
 from search.evaluators import Resources
 from search.labels import from_table
@@ -100,6 +103,24 @@ def test_a_ranker_learns_from_the_table_and_is_certified_on_others(
     assert result["best"][0]["truth"] > 91
     said = capsys.readouterr().err
     assert ("may rank no better than chance" in said) == (not result["certificate"]["tau_top"]["low"] > 0)
+
+
+def test_a_ranker_and_size_rank_better_together() -> None:
+    resources = Resources(space := make_space("nasbench201"), str(TABLES))
+    ranker, size = "learned:cifar10_valid_12:80:genes,params", "params.params"
+    both = resources.make(f"blend:{size},{ranker}")
+    alone = [resources.make(spec) for spec in (ranker, size)]
+    assert both.told == alone[0].told
+    truth = Tabular(space.tables, str(space.truth), str(TABLES)).values
+    archs = drawn(space, list(truth), 300, 0, both.told)
+    taus = [
+        kendall(
+            np.array([r.metrics.get(e.metrics[0], -np.inf) for r in e.evaluate(archs)]),
+            np.array([truth[a.genes] for a in archs]),
+        )
+        for e in (both, *alone)
+    ]
+    assert taus[0] > max(taus[1:])
 
 
 def test_predicted_weights_of_small_networks_rank_large_ones(tmp_path: Path, pictures: Path) -> None:
@@ -199,6 +220,8 @@ def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
         (["--evaluator", "learned:cifar10_valid_12:3:genes"], "5 labelled architectures"),
         (["--evaluator", "learned:nowhere.json"], "there is no file nowhere.json of labels"),
         (["--evaluator", "blend:params"], "needs two evaluators or more, as blend:"),
+        (["--evaluator", "blend:learned:cifar10_valid_12:9:genes,params"], "needs two evaluators or more, as blend:"),
+        (["--evaluator", "params.speed"], "gives params, not 'speed'"),
         (["--evaluator", "blend:tabular:one_shot_acc,tabular:cifar10_test_200"], "measured on test data"),
         (["--evaluator", "params", "--proxy", "cells"], "give KEY=N, as cells=1"),
         (["--evaluator", "params", "--proxy", "depth=2"], "cannot be made with"),
