@@ -26,7 +26,7 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
     ("ty", "check", "--error-on-warning"),
-    ("python", "-m", "pytest"),
+    ("python", "-m", "pytest", "--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile"),
 )
 
 
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
         return run("ghn", "demo", *rest)
     for command in CHECKS if job == "check" else ():
         print("$", *command, flush=True)
-        code = run(*command, *(rest if command[-1] == "pytest" else ()))
+        code = run(*command, *(rest if "pytest" in command else ()))
         if code:
             return code
     return 0

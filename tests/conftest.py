@@ -1,6 +1,10 @@
 """Fixtures of several test files."""
 
+import os
 from collections.abc import Iterator
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # files of tests share the cores; before torch counts them
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
