@@ -16,7 +16,7 @@ ghn2_nasbench201_cpu --set seed=1 --out runs/1`, then runs/1/ghn). Each idea tak
 
 All score the 1,000 random cells that benchmarks/rank_evaluators.py does, one cell a stage, 256 validation images of 16
 pixels; `ranking` and `labelled` are held against the others on those without a label. Means over GHNs are of their
-scores. Runs and scores that are there already are kept.
+scores. Runs and scores that are there already are kept, as are the rows of --out that are not measured again.
 """
 
 import argparse
@@ -186,7 +186,8 @@ def main() -> None:
     }
     found = {name: ideas[name]() for name in args.only or ideas}
     found |= {f"seed {k}": part for k, part in enumerate(by_seed)}
-    found["mean over seeds"] = mean(by_seed)
+    if len(by_seed) > 1:
+        found["mean over seeds"] = mean(by_seed)
     if "longer" in found:
         found["mean of start and longer"] = mean([by_seed[0], found["longer"]])
     everywhere = np.ones(len(archs), dtype=bool)
@@ -197,7 +198,8 @@ def main() -> None:
     for name, row in record.items():
         print(name, row, flush=True)
     counts = {"cells": len(archs), "unlabelled": int(unlabelled.sum())}
-    args.out.write_text(json.dumps({"machine": versions(), **counts, "rows": record}, indent=1) + "\n")
+    before = json.loads(args.out.read_text())["rows"] if args.out.exists() else {}
+    args.out.write_text(json.dumps({"machine": versions(), **counts, "rows": before | record}, indent=1) + "\n")
 
 
 def on_direct(op: str) -> Keep:
