@@ -26,7 +26,6 @@ from ghn.graph import ArchGraph
 from ghn.model import GHN
 from ghn.primitives import Primitive
 from train.distributed import ALONE, World
-from train.memory import give_back
 from train.sampler import chunks
 from train.seeds import seeded
 
@@ -114,7 +113,6 @@ def meta_gradient(
         for piece in chunks([jobs[place].graph for place in part], budget):
             here = [jobs[place] for place in part[piece]]
             predicted = ghn(ghn.collate([job.graph for job in here]))
-            give_back()
             settings = (smoothing, bf16, clip_network, local, penalty)
             arguments = [(job, w, *settings) for job, w in zip(here, predicted, strict=True)]
             distinct = len({id(job.module) for job in here}) == len(here)  # a module holds one set of weights at a time
