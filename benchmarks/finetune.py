@@ -3,7 +3,7 @@
 Run: python benchmarks/finetune.py --data DIR --work DIR [--only NAME] [--out FILE]
 
 few_shot: a ResNet-10 (timm's resnet10t) on the first 100 training images of each class. full: a network of
-DeepNets-1M's test split on all 38,000, 300 steps. Images of 16 pixels, as the GHN saw most. Each initialisation takes
+DeepNets-1M's test split on all 38,000, 300 steps. Images of 32 pixels, for which the GHN is. Each initialisation takes
 the best of three learning rates, by 1,000 validation images and the first seed; the curves are of 1,000 test images,
 three seeds, which give all initialisations the same batches. One thread; a run that was cut off goes on from --work.
 """
@@ -24,7 +24,7 @@ from eval.finetune import FEW_SHOT, Parts, Start, Subject, finetune
 from eval.finetune_report import summary
 from ghn.adapters.zoo import resolve
 
-SIDE, IMAGES, SEEDS = 16, 1000, (0, 1, 2)
+SIDE, IMAGES, SEEDS = 32, 1000, (0, 1, 2)
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "few_shot": {
         "network": "timm/resnet10t",

@@ -138,7 +138,10 @@ def rows(ours: str) -> list[Row]:
         Row("predicted", "predicted", 150, settings={"checkpoint": ours, "images": 128}),
         Row("naswot", "naswot", 150, settings={"images": 128}),
         Row("predicted by ghn2-cifar10", "predicted", 300, space="macro", settings={"side": 16}),
-        *(Row(s, s, 300, space="macro", settings={"side": 16, "images": 64}) for s in ("naswot", "synflow")),
+        *(
+            Row(s, s, 300, space="macro", settings={"side": 16, "images": 64})
+            for s in ("naswot", "synflow", "jacov", "snip", "grad_norm")
+        ),
     ]
 
 
