@@ -141,7 +141,7 @@ def main() -> None:
     began, hyper, space = time.process_time(), ghn.load("ghn2-cifar10"), DeepNets()
     scores, parts = evaluator(hyper, space, args.data), Parts.load(args.data, side=SIDE, val=1000, test=1000)
     runs: list[dict[str, Any]] = []
-    starts, rates = (Start("predicted", hyper), Start("kaiming")), dict[str, float]()
+    starts, rates = (Start("predicted", hyper), Start("kaiming")), dict[str, tuple[float]]()
     record: dict[str, Any] = {"versions": versions(), "evaluations": EVALUATIONS, "narrow": narrow(hyper, args.data)}
     for seed in SEEDS:
         outcomes = {name: found_by(name, space, scores, seed, args.work) for name in STRATEGIES}
@@ -150,17 +150,15 @@ def main() -> None:
         winners = {f"best of {name}": outcome.best[0].arch for name, outcome in outcomes.items()}
         winners["random of equal size"] = like(space, winners["best of evolution"], seed)
         run: dict[str, Any] = {"seed": seed, "searches": {n: told(o) for n, o in outcomes.items()}, "networks": {}}
-
-        def end(start: Start, rate: float, seed: int = seed, winners: dict[str, Arch] = winners) -> dict[str, Any]:
-            """What each of the winners comes to from this start."""
-            folders = {name: args.work / f"{name.replace(' ', '_')}-{seed}" for name in winners}
-            return {n: trained(space, arch, start, parts, rate, seed, folders[n]) for n, arch in winners.items()}
-
+        folders = {name: args.work / f"{name.replace(' ', '_')}-{seed}" for name in winners}
         for start in starts:
-            if start.name not in rates:
-                vals = {rate: statistics.fmean(e["val"] for e in end(start, rate).values()) for rate in RATES}
-                rates[start.name] = max(RATES, key=lambda rate: vals[rate])
-            for name, found in end(start, rates[start.name]).items():
+            tried = {
+                rate: {n: trained(space, a, start, parts, rate, seed, folders[n]) for n, a in winners.items()}
+                for rate in rates.get(start.name, RATES)
+            }
+            best = max(tried, key=lambda rate: statistics.fmean(e["val"] for e in tried[rate].values()))
+            rates[start.name] = (best,)
+            for name, found in tried[best].items():
                 run["networks"].setdefault(name, {})[start.name] = found
         runs.append(run)
         print(json.dumps(run), flush=True)

@@ -20,6 +20,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -81,6 +82,7 @@ class Cells:
                 rows[result.arch.key] += [result.metrics[m] for m in self.of[name].metrics]
         return rows
 
+    @cached_property
     def sizes(self) -> dict[str, float]:
         return {r.arch.key: r.metrics["params"] for r in self.of["params"].evaluate(self.networks)}
 
@@ -126,7 +128,7 @@ def ranked(
     def spread_out(of: Mapping[str, float]) -> np.ndarray:
         return np.array([of.get(a.key, -np.inf) for a in others])  # a cell that is cut off comes last
 
-    alone, size = spread_out(scores), spread_out(cells.sizes())
+    alone, size = spread_out(scores), spread_out(cells.sizes)
     both = percentiles(alone) + percentiles(size)
     return {"alone": quality(alone, real), "with size": quality(both, real), "labelled": {"found": found}}
 

@@ -2,9 +2,9 @@
 
 import argparse
 import contextlib
-import fcntl
 import functools
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -72,26 +72,35 @@ def sole(folder: Path) -> Generator[None, None, None]:
     """Makes the folder, and keeps other processes from writing to it until the block ends.
 
     The lock is on the folder itself and goes with the process, however that ends. A folder that stays empty is removed.
+    On Windows, which has no such locks, others are not kept out.
     Raises GHNError where another process is writing there, or the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        handle = None if sys.platform == "win32" else os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise GHNError(f"cannot make the folder {folder}: {error.strerror}; choose another place") from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"another process is writing to {folder}; wait for it, or choose another folder"
-            raise GHNError(message) from error
+        if handle is not None:
+            _lock(handle, folder)
         try:
             yield
         finally:
             with contextlib.suppress(OSError):  # it holds something
                 folder.rmdir()
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    import fcntl  # not there on Windows, where everything else of this file is
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        message = f"another process is writing to {folder}; wait for it, or choose another folder"
+        raise GHNError(message) from error
 
 
 def in_sole_folder(handler: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
