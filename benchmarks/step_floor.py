@@ -5,11 +5,11 @@ is of the total CPU seconds over all networks, with its 95% interval over resamp
 runs it.
 """
 
-import functools
 import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from generate import bootstrap, spread
 from literal_step import replaced
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 import deepnets_gen
 from ghn.model import GHN, GHNConfig
 from ghn.primitives import Primitive
 from train.data import load_sample
 from train.fast import quicken
+from train.recompute import recomputing
 
 SIDE, IMAGES = 32, 64
 MOST = 128  # images of a network
@@ -98,28 +98,17 @@ def prepared(case: Case, way: Way) -> Callable[[], None]:
         quicken(network)
     leaves = {name: value.clone().requires_grad_() for name, value in case.weights.items()}
     replaced(network, leaves)
-    if way.recompute:
-        _recompute(network.cells)
     memory = torch.channels_last if way.channels_last else torch.contiguous_format
     images, labels = case.images[: way.images].contiguous(memory_format=memory), case.labels[: way.images]
     attention = Primitive.MSA in deepnets_gen.graph(case.genotype, 10, SIDE).ops
 
     def run() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=way.bf16 and not attention):
+        half = torch.autocast("cpu", torch.bfloat16, enabled=way.bf16 and not attention)
+        with half, recomputing(network) if way.recompute else nullcontext():
             logits = network(images)
         torch.autograd.grad(F.cross_entropy(logits.float(), labels), list(leaves.values()), allow_unused=True)
 
     return run
-
-
-def _recompute(cells: nn.ModuleDict) -> None:
-    for cell in cells.values():
-        cell.forward = functools.partial(checkpoint, functools.partial(_apart, cell.forward), use_reentrant=False)
-
-
-def _apart(forward: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-    """The forward pass on tensors of its own, with which no other cell has left its ReLU (train/fast.py) meanwhile."""
-    return forward(*(x if x is None else x.view_as(x) for x in inputs))
 
 
 def timed(run: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:

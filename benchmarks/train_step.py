@@ -4,10 +4,11 @@ Run: python benchmarks/train_step.py [--quick] [--rounds 12] [--threads 1] [--ou
 
 A step is the paper's: 8 networks of the train split, 64 images of 32 pixels, the GHN-2 of the published checkpoint.
 `ours` is a step of `train.loop.Trainer`; `literal` is benchmarks/literal_step.py, which tests/test_literal_step.py
-holds to the same gradients. Each has a process of its own, so that neither warms the other's memory, and they take
-turns, one step at a time, on the same networks; every network is new to both, as nearly all of them are in a run on
-100,000. A ratio's interval is the middle 95% of the ratios of 2,000 resamplings of the rounds. What lowers the
-networks' own forward and backward, or does not, is measured by benchmarks/step_floor.py and told here too.
+holds to the same gradients; `lean` is ours with what more networks compute calculated twice, to save memory (the
+recipe's `recompute_above`). Each has a process of its own, so that none warms another's memory, and they take turns,
+one step at a time, on the same networks; every network is new to all, as nearly all of them are in a run on 100,000. A
+ratio's interval is the middle 95% of the ratios of 2,000 resamplings of the rounds. What lowers the networks' own
+forward and backward, or does not, is measured by benchmarks/step_floor.py and told here too.
 """
 
 import argparse
@@ -41,7 +42,8 @@ from train.data import load_sample  # noqa: E402
 from train.recipes import recipe  # noqa: E402
 from train.sampler import Pool  # noqa: E402
 
-WAYS = ("literal", "ours")
+WAYS = ("literal", "ours", "lean")
+LEAN = {"recompute_above": 512}
 NETWORKS = ("networks forward", "networks backward")  # the floor
 STAGES = ("reading", "building", "GHN forward", "sweep", *NETWORKS, "GHN backward", "optimiser")
 PEER = {  # the published code on two cores of a machine like this one, wall seconds of a step
@@ -63,7 +65,7 @@ class Bench:
         gc.freeze()  # as `ghn train` does
         torch.set_num_threads(threads)
         images = load_sample()
-        changes = [f"{key}={value}" for key, value in settings.items()]
+        changes = [f"{key}={value}" for key, value in (settings | (LEAN if way == "lean" else {})).items()]
         chosen = recipe("ghn2_cifar10").changed(["val_networks=0", *changes])
         self.way = way
         self.folder = tempfile.TemporaryDirectory()
@@ -74,7 +76,7 @@ class Bench:
     def step(self) -> dict[str, Any]:
         """One step: seconds of CPU and wall, seconds of each stage, the loss."""
         cpu, wall = time.process_time(), time.perf_counter()
-        loss, stages = self._ours() if self.way == "ours" else self._literal()
+        loss, stages = self._literal() if self.way == "literal" else self._ours()
         return {
             "cpu": time.process_time() - cpu,
             "wall": time.perf_counter() - wall,
@@ -150,7 +152,7 @@ def _step() -> dict[str, Any]:
 
 
 def stepping(settings: dict[str, Any], rounds: int, threads: int) -> dict[str, Any]:
-    """Steps of both ways in turn, a process each; the first round warms up and is left out."""
+    """Steps of all ways in turn, a process each; the first round warms up and is left out."""
     context = multiprocessing.get_context("spawn")
     steps: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     with ExitStack() as stack:
@@ -158,7 +160,7 @@ def stepping(settings: dict[str, Any], rounds: int, threads: int) -> dict[str, A
             way: stack.enter_context(ProcessPoolExecutor(1, context, _start, (way, settings, threads))) for way in WAYS
         }
         for turn in range(rounds + 1):
-            for way in WAYS if turn % 2 else reversed(WAYS):
+            for way in WAYS if turn % 2 else WAYS[::-1]:
                 steps[way].append(processes[way].submit(_step).result())
                 print(f"round {turn} of {rounds}, {way}: {steps[way][-1]['cpu']:.1f} s", file=sys.stderr, flush=True)
     result = {way: summary(steps[way][1:]) for way in WAYS}
@@ -166,7 +168,9 @@ def stepping(settings: dict[str, Any], rounds: int, threads: int) -> dict[str, A
     result["literal_over_ours"] = bootstrap(cpu["literal"], cpu["ours"])
     rest = [step["cpu"] - sum(step["stages"][stage] for stage in NETWORKS) for step in steps["ours"][1:]]
     result["ours_outside_networks"] = bootstrap(rest, cpu["ours"])
-    result["peak_ours_over_literal"] = result["ours"]["peak_mib"] / result["literal"]["peak_mib"]
+    result["lean_over_ours"] = bootstrap(cpu["lean"], cpu["ours"])
+    for way in WAYS[1:]:
+        result[f"peak_{way}_over_literal"] = result[way]["peak_mib"] / result["literal"]["peak_mib"]
     return result
 
 
@@ -194,9 +198,11 @@ def report(results: dict[str, Any]) -> None:
     for key, text in (
         ("literal_over_ours", "the literal step takes {:.2f} times as long as ours ({:.2f}-{:.2f})"),
         ("ours_outside_networks", "everything but the networks: {:.1%} of our step ({:.1%}-{:.1%})"),
+        ("lean_over_ours", "the lean step takes {:.2f} times as long as ours ({:.2f}-{:.2f})"),
     ):
         print(text.format(*(made[key][k] for k in ("ratio", "low", "high"))))
-    print(f"peak memory: {made['peak_ours_over_literal']:.2f} of the literal step's")
+    for way in WAYS[1:]:
+        print(f"peak memory, {way}: {made[f'peak_{way}_over_literal']:.2f} of the literal step's")
     step_floor.report(results["floor"])
 
 

@@ -63,11 +63,11 @@ class Sketch:
     count from), in the order in which they were written, which must be that of the module's `named_parameters()`.
     Names and slots are put together when the graph is made: most sketches serve to tell architectures apart, which
     takes neither.
-    num_params: numbers in all parameters; a tied tensor counts once. macs: multiply-adds of its layers for one input,
-    as far as they were told how many positions they run over.
+    num_params: numbers in all parameters; a tied tensor counts once. macs, outputs: multiply-adds of its layers for one
+    input, and numbers that they put out, as far as they were told how many positions they run over.
     """
 
-    __slots__ = ("entries", "kinds", "labels", "levels", "macs", "num_params", "preds")
+    __slots__ = ("entries", "kinds", "labels", "levels", "macs", "num_params", "outputs", "preds")
 
     def __init__(self) -> None:
         self.kinds: list[int] = [kinds.number(int(Primitive.INPUT), NO_SHAPE)]
@@ -77,6 +77,7 @@ class Sketch:
         self.entries: list[tuple[str, tuple[Entry, ...], int]] = []
         self.num_params = 0
         self.macs = 0
+        self.outputs = 0
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -108,6 +109,7 @@ class Sketch:
         node = self.add(op, (x,), path, ".weight", encoder_shape(shape))
         self._enter(path, CLASSIFIER_WEIGHT if classifies else WEIGHT, shape, node)
         self.macs += math.prod(shape) * positions
+        self.outputs += shape[0] * positions
         if not bias:
             return node
         node = self.add(BIAS, (node,), path, ".bias", (shape[0], 1, 1, 1))
@@ -165,6 +167,7 @@ class Sketch:
         self.entries.append((path, piece.entries, shift))
         self.num_params += piece.num_params
         self.macs += piece.macs
+        self.outputs += piece.outputs
         return piece.end + shift if piece.end else x
 
     @property
@@ -216,6 +219,7 @@ class Piece:
     entries: tuple[Entry, ...]
     num_params: int
     macs: int
+    outputs: int
     end: int
     chain: bool
 
@@ -235,6 +239,7 @@ class Piece:
             ),
             num_params=sketch.num_params,
             macs=sketch.macs,
+            outputs=sketch.outputs,
             end=end,
             chain=bool(preds) and preds == tuple((v,) for v in range(len(preds))),
         )

@@ -1,5 +1,6 @@
 """The property of every family of architectures: the stated graph is the traced one."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ghn
@@ -35,14 +36,22 @@ def assert_stated_as_traced(sketch: Sketch, model: Any) -> None:
 
 def multiply_adds(model: Any, *inputs: Any) -> int:
     """Of the convolutions and linear layers, counted by hooks as the module runs on a batch of one."""
+    return _counted(model, inputs, lambda layer, out: layer.weight.numel() * (out.numel() // layer.weight.shape[0]))
+
+
+def layer_outputs(model: Any, *inputs: Any) -> int:
+    """How many numbers the convolutions and linear layers put out, as the module runs on a batch of one."""
+    return _counted(model, inputs, lambda layer, out: out.numel())
+
+
+def _counted(model: Any, inputs: Iterable[Any], what: Callable[[Any, Any], int]) -> int:
     from torch import nn
 
     found = 0
 
     def count(module: Any, _: Any, out: Any) -> None:
         nonlocal found
-        positions = out.numel() // module.weight.shape[0]
-        found += module.weight.numel() * positions
+        found += what(module, out)
 
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from spaces import assert_stated_as_traced, multiply_adds
+from spaces import assert_stated_as_traced, layer_outputs, multiply_adds
 
 import ghn
 from deepnets_gen import SPLITS, GenotypeError, build, from_record, generate, graph, sketch, to_record
@@ -37,12 +37,13 @@ def test_for_other_images_and_classes_too(split: str) -> None:
 
 
 @pytest.mark.parametrize("split", DEEPNETS)
-def test_multiply_adds_are_those_of_the_module(split: str) -> None:
+def test_multiply_adds_and_outputs_are_those_of_the_module(split: str) -> None:
     import torch
 
     for genotype, side in zip(generate(split, 6), (16, 17, 30, 32, 33, 224), strict=True):
-        image = torch.empty(1, 3, side, side, device="meta")
-        assert sketch(genotype, 10, side).macs == multiply_adds(build(genotype, 10, side, device="meta"), image)
+        image, stated = torch.empty(1, 3, side, side, device="meta"), sketch(genotype, 10, side)
+        assert stated.macs == multiply_adds(build(genotype, 10, side, device="meta"), image)
+        assert stated.outputs == layer_outputs(build(genotype, 10, side, device="meta"), image)
 
 
 @pytest.mark.parametrize("split", list(SPLITS))

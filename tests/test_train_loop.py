@@ -20,6 +20,7 @@ from train.config import Recipe
 from train.log import Log, Row, read_rows
 from train.loop import Trainer
 from train.recipes import smoke
+from train.recompute import recomputing
 from train.step import Job
 
 CHILD = """
@@ -61,6 +62,18 @@ def assert_same(run: Trainer, other: Trainer) -> None:
     found, expected = tensors(run), tensors(other)
     assert found.keys() == expected.keys()
     assert all(found[name].numpy().tobytes() == expected[name].numpy().tobytes() for name in expected)
+
+
+@pytest.mark.parametrize("above", [1, None])
+def test_recomputing_activations_changes_nothing(
+    uninterrupted: tuple[Trainer, Path], tmp_path: Path, above: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered = []
+    monkeypatch.setattr("train.step.recomputing", lambda module: entered.append(module) or recomputing(module))
+    run = trainer(tiny(recompute_above=above), tmp_path)
+    run.run(Log())
+    assert bool(entered) == (above is not None)
+    assert_same(run, uninterrupted[0])
 
 
 def test_a_run_learns_something_and_leaves_its_record(uninterrupted: tuple[Trainer, Path]) -> None:

@@ -54,6 +54,23 @@ def test_everything_in_a_pool_obeys_its_limits(pool: Pool) -> None:
         assert count_macs(fresh, 16) == deepnets_gen.sketch(genotype, image_size=16).macs <= 4 * 10**6
 
 
+def test_activations_are_told_roughly(pool: Pool) -> None:
+    images = torch.randn(4, 3, 16, 16)
+    for index in range(SPEC.size):
+        kept: dict[int, torch.Tensor] = {}
+
+        def pack(x: torch.Tensor, kept: dict[int, torch.Tensor] = kept) -> torch.Tensor:
+            kept[x.untyped_storage().data_ptr()] = x
+            return x
+
+        module = deepnets_gen.build(pool.genotypes[index], image_size=16)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            module(images)
+        own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        truth = sum(x.untyped_storage().nbytes() for place, x in kept.items() if place not in own) / 2**20
+        assert 0.4 < truth / pool.activations(index, 4) < 2.5
+
+
 def test_every_candidate_is_counted(pool: Pool) -> None:
     found = [
         sampler._left_out(replace(genotype, channels=8), SPEC) or "accepted"

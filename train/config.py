@@ -78,6 +78,8 @@ class Recipe:
     the weights' (train/step.py). 1 is the plain gradient.
     ema: decay of the averaged weights, which are the ones evaluated and shipped. bf16: networks run in autocast.
     dropout: networks drop units as their modules say.
+    recompute_above: MiB of a network's activations, as estimated, from which on those inside its blocks are calculated
+    again in the backward pass in place of being kept (train/recompute.py); None keeps all. No result depends on it.
     node_budget: nodes in one forward of the GHN; a larger meta-batch is run in pieces, nothing is left out.
     parts: into how many parts of equal cost a meta-batch is divided; processes take whole parts. The GHN runs once for
     each, and their gradients are added in order, so that the result depends on this number but not on the processes'.
@@ -113,6 +115,7 @@ class Recipe:
     ema: float = 0.999
     bf16: bool = False
     dropout: bool = True
+    recompute_above: int | None = 1024
     node_budget: int = 2200
     parts: int | None = None
     shared_images: bool = False
@@ -151,8 +154,9 @@ class Recipe:
             )
         if self.augmentation not in ("cifar", "imagenet"):
             raise RecipeError(f"augmentation {self.augmentation!r} is neither 'cifar' nor 'imagenet'")
-        if self.parts is not None:
-            _at_least(self, "parts", 1)
+        for name in ("parts", "recompute_above"):
+            if getattr(self, name) is not None:
+                _at_least(self, name, 1)
 
     @property
     def steps(self) -> int:

@@ -259,6 +259,7 @@ class Trainer:
                 pool.module(indices[place]).train(recipe.dropout),
                 *(shared or self._drawn(place)),
                 seed=mixed(recipe.seed, step, DROPOUT, place) if recipe.dropout else None,
+                recompute=pool.activations(indices[place], self._stage.images) > (recipe.recompute_above or math.inf),
             )
             for place in places
         }

@@ -26,6 +26,7 @@ from ghn.graph import ArchGraph
 from ghn.model import GHN
 from ghn.primitives import Primitive
 from train.distributed import ALONE, World
+from train.recompute import give_back, recomputing
 from train.sampler import chunks
 from train.seeds import seeded
 
@@ -35,7 +36,8 @@ class Job:
     """One network of a meta-batch and what it sees. images: (B, 3, s, s) normalised, in equal parts for its local
     steps. labels: (B,).
 
-    seed: of what it draws (dropout); None where it draws nothing.
+    seed: of what it draws (dropout); None where it draws nothing. recompute: whether what its blocks compute is
+    calculated again in the backward pass, to save memory.
     """
 
     graph: ArchGraph
@@ -43,6 +45,7 @@ class Job:
     images: Tensor
     labels: Tensor
     seed: int | None = None
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,15 +173,15 @@ def try_network(
     half = bf16 and not (device.type == "cpu" and bool((job.graph.ops == Primitive.MSA).any()))
     trials: list[Trial] = []
     total: tuple[Tensor | None, ...] = ()
+    if job.recompute:
+        give_back()
     with nullcontext() if job.seed is None else seeded(job.seed, device):
         for images, labels in zip(job.images.chunk(local.steps), job.labels.chunk(local.steps), strict=True):
             if trials:
                 values = stepped(values, trials[-1].gradients or (), local.rate)
-            trials.append(
-                _differentiated(
-                    job.module, dict(zip(weights, values, strict=True)), images, labels, smoothing, half, penalty
-                )
-            )
+            named = dict(zip(weights, values, strict=True))
+            with recomputing(job.module) if job.recompute else nullcontext():
+                trials.append(_differentiated(job.module, named, images, labels, smoothing, half, penalty))
             if trials[-1].gradients is None:
                 return replace(trials[0], loss=float("nan"), correct=0, gradients=None)
             total = tuple(map(_sum, total, trials[-1].gradients)) if total else trials[-1].gradients

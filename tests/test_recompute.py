@@ -1,0 +1,131 @@
+"""Recomputing what blocks compute changes no bit of a gradient, and keeps less."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import deepnets_gen
+from ghn.assign import functional
+from train import recompute
+from train.data import load_sample
+from train.fast import quicken
+from train.recompute import blocks, recomputing
+
+SIDE, IMAGES = 16, 6
+
+
+def networks(split: str, count: int) -> list[Any]:
+    return list(islice(deepnets_gen.generate(split, 10**6), count))
+
+
+GENOTYPES = [
+    *networks("train", 6),
+    *networks("search", 1),
+    *networks("vit", 1),
+    *networks("mobile", 1),
+    *networks("nasbench201", 1),
+]
+
+
+def case(genotype: Any) -> tuple[nn.Module, dict[str, Tensor], Callable[[], tuple[Tensor | None, ...]]]:
+    """The network on meta in training mode, weights for it, and their gradient on real images."""
+    module = quicken(deepnets_gen.build(genotype, 10, SIDE, device="meta")).train()
+    draw = torch.Generator().manual_seed(0)
+    graph = deepnets_gen.graph(genotype, 10, SIDE)
+    weights = {s.fqn: (0.1 * torch.randn(s.shape, generator=draw)).requires_grad_() for s in graph.slots}
+    images, labels = load_sample().resized(SIDE).draw(IMAGES, draw)
+
+    def gradient() -> tuple[Tensor | None, ...]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)  # of dropout
+            loss = F.cross_entropy(functional(module, weights, images), labels)
+            return torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+
+    return module, weights, gradient
+
+
+def kept(run: Callable[[], object]) -> int:
+    """Bytes that autograd keeps for the backward pass, of which views count once."""
+    found: dict[int, int] = {}
+    held: list[Tensor] = []  # or a later tensor would lie in a freed one's place
+
+    def pack(x: Tensor) -> Tensor:
+        found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        held.append(x)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        run()
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("genotype", GENOTYPES, ids=[f"{n} {type(g).__name__}" for n, g in enumerate(GENOTYPES)])
+def test_no_bit_changes(genotype: Any) -> None:
+    module, _, gradient = case(genotype)
+    assert list(blocks(module))
+    expected = gradient()
+    with recomputing(module):
+        found = gradient()
+    assert any(g is not None for g in expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours is None and theirs is None) or torch.equal(ours, theirs)  # ty: ignore[invalid-argument-type]
+    assert not any("forward" in vars(block) for block in blocks(module))
+
+
+def test_the_backward_pass_may_come_later() -> None:
+    module, weights, _ = case(GENOTYPES[0])
+    images, labels = load_sample().resized(SIDE).draw(IMAGES, torch.Generator().manual_seed(3))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        with recomputing(module):
+            loss = F.cross_entropy(functional(module, weights, images), labels)
+        late = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        torch.manual_seed(1)
+        loss = F.cross_entropy(functional(module, weights, images), labels)
+    for ours, theirs in zip(late, torch.autograd.grad(loss, list(weights.values()), allow_unused=True), strict=True):
+        assert (ours is None and theirs is None) or torch.equal(ours, theirs)  # ty: ignore[invalid-argument-type]
+
+
+@pytest.mark.parametrize("genotype", GENOTYPES[:3])
+def test_less_is_kept(genotype: Any) -> None:
+    module, weights, _ = case(genotype)
+    images = load_sample().pixels[:IMAGES, :, :SIDE, :SIDE].float() / 255
+    whole = kept(lambda: functional(module, weights, images))
+    with recomputing(module):
+        less = kept(lambda: functional(module, weights, images))
+    assert less < 0.7 * whole
+
+
+def test_an_error_leaves_the_module_as_it_was() -> None:
+    module, _, gradient = case(GENOTYPES[0])
+    expected = gradient()
+    with pytest.raises(RuntimeError, match="interrupted"), recomputing(module):
+        raise RuntimeError("interrupted")
+    assert not any("forward" in vars(block) for block in module.modules() if any(block.children()))
+    assert all(g is None or torch.equal(g, e) for g, e in zip(gradient(), expected, strict=True))
+
+
+def test_blocks_are_apart() -> None:
+    def within(module: nn.Module) -> Iterator[int]:
+        return (id(part) for part in module.modules())
+
+    for genotype in GENOTYPES:
+        module = deepnets_gen.build(genotype, 10, SIDE, device="meta")
+        parts = [part for block in blocks(module) for part in within(block)]
+        assert len(parts) == len(set(parts))
+        assert len(parts) > 0.5 * len(list(module.modules()))
+
+
+def test_memory_is_given_back_where_the_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    library = type("Library", (), {"malloc_trim": staticmethod(called.append)})
+    for given, times in ((library, 1), (None, 0), (object(), 0)):
+        called.clear()
+        monkeypatch.setattr(recompute, "_LIBC", given)
+        recompute.give_back()
+        assert len(called) == times
