@@ -1,6 +1,7 @@
 """Recomputing what blocks compute changes no bit of a gradient, and keeps less."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -17,6 +18,7 @@ from train.fast import quicken
 from train.recompute import blocks, recomputing
 
 SIDE, IMAGES = 16, 6
+Gradients = tuple[Tensor | None, ...]
 
 
 def networks(split: str, count: int) -> list[Any]:
@@ -32,7 +34,7 @@ GENOTYPES = [
 ]
 
 
-def case(genotype: Any) -> tuple[nn.Module, dict[str, Tensor], Callable[[], tuple[Tensor | None, ...]]]:
+def case(genotype: Any) -> tuple[nn.Module, dict[str, Tensor], Callable[[], Gradients]]:
     """The network on meta in training mode, weights for it, and their gradient on real images."""
     module = quicken(deepnets_gen.build(genotype, 10, SIDE, device="meta")).train()
     draw = torch.Generator().manual_seed(0)
@@ -40,7 +42,7 @@ def case(genotype: Any) -> tuple[nn.Module, dict[str, Tensor], Callable[[], tupl
     weights = {s.fqn: (0.1 * torch.randn(s.shape, generator=draw)).requires_grad_() for s in graph.slots}
     images, labels = load_sample().resized(SIDE).draw(IMAGES, draw)
 
-    def gradient() -> tuple[Tensor | None, ...]:
+    def gradient() -> Gradients:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)  # of dropout
             loss = F.cross_entropy(functional(module, weights, images), labels)
@@ -64,6 +66,11 @@ def kept(run: Callable[[], object]) -> int:
     return sum(found.values())
 
 
+def assert_same(found: Gradients, expected: Gradients) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)  # ty: ignore[invalid-argument-type]
+
+
 @pytest.mark.parametrize("genotype", GENOTYPES, ids=[f"{n} {type(g).__name__}" for n, g in enumerate(GENOTYPES)])
 def test_no_bit_changes(genotype: Any) -> None:
     module, _, gradient = case(genotype)
@@ -72,8 +79,7 @@ def test_no_bit_changes(genotype: Any) -> None:
     with recomputing(module):
         found = gradient()
     assert any(g is not None for g in expected)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert (ours is None and theirs is None) or torch.equal(ours, theirs)  # ty: ignore[invalid-argument-type]
+    assert_same(found, expected)
     assert not any("forward" in vars(block) for block in blocks(module))
 
 
@@ -87,8 +93,7 @@ def test_the_backward_pass_may_come_later() -> None:
         late = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         torch.manual_seed(1)
         loss = F.cross_entropy(functional(module, weights, images), labels)
-    for ours, theirs in zip(late, torch.autograd.grad(loss, list(weights.values()), allow_unused=True), strict=True):
-        assert (ours is None and theirs is None) or torch.equal(ours, theirs)  # ty: ignore[invalid-argument-type]
+    assert_same(late, torch.autograd.grad(loss, list(weights.values()), allow_unused=True))
 
 
 @pytest.mark.parametrize("genotype", GENOTYPES[:3])
@@ -101,13 +106,35 @@ def test_less_is_kept(genotype: Any) -> None:
     assert less < 0.7 * whole
 
 
+def test_threads_change_no_bit() -> None:
+    cases = [case(genotype) for genotype in GENOTYPES[:4]]
+    for module, _, _ in cases:
+        module.eval()  # what drops units draws from one generator, and so never runs in threads
+    expected = [gradient() for _, _, gradient in cases]
+
+    def recomputed(place: int) -> Gradients:
+        module, _, gradient = cases[place]
+        with recomputing(module):
+            return gradient()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(recomputed, range(len(cases))))
+    finally:
+        torch.set_num_threads(threads)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same(ours, theirs)
+
+
 def test_an_error_leaves_the_module_as_it_was() -> None:
     module, _, gradient = case(GENOTYPES[0])
     expected = gradient()
     with pytest.raises(RuntimeError, match="interrupted"), recomputing(module):
         raise RuntimeError("interrupted")
     assert not any("forward" in vars(block) for block in module.modules() if any(block.children()))
-    assert all(g is None or torch.equal(g, e) for g, e in zip(gradient(), expected, strict=True))
+    assert_same(gradient(), expected)
 
 
 def test_blocks_are_apart() -> None:
