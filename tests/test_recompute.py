@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from training import kept_bytes
 
 import deepnets_gen
 from ghn.assign import functional
@@ -51,21 +52,6 @@ def case(genotype: Any) -> tuple[nn.Module, dict[str, Tensor], Callable[[], Grad
     return module, weights, gradient
 
 
-def kept(run: Callable[[], object]) -> int:
-    """Bytes that autograd keeps for the backward pass, of which views count once."""
-    found: dict[int, int] = {}
-    held: list[Tensor] = []  # or a later tensor would lie in a freed one's place
-
-    def pack(x: Tensor) -> Tensor:
-        found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        held.append(x)
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        run()
-    return sum(found.values())
-
-
 def assert_same(found: Gradients, expected: Gradients) -> None:
     for one, other in zip(found, expected, strict=True):
         assert (one is None and other is None) or torch.equal(one, other)  # ty: ignore[invalid-argument-type]
@@ -100,9 +86,9 @@ def test_the_backward_pass_may_come_later() -> None:
 def test_less_is_kept(genotype: Any) -> None:
     module, weights, _ = case(genotype)
     images = load_sample().pixels[:IMAGES, :, :SIDE, :SIDE].float() / 255
-    whole = kept(lambda: functional(module, weights, images))
+    whole = kept_bytes(lambda: functional(module, weights, images))
     with recomputing(module):
-        less = kept(lambda: functional(module, weights, images))
+        less = kept_bytes(lambda: functional(module, weights, images))
     assert less < 0.7 * whole
 
 

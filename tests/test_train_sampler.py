@@ -1,5 +1,6 @@
 """Pools of networks: reproducible, filtered with every candidate counted, drawn in fair epochs."""
 
+import functools
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from spaces import multiply_adds
+from training import kept_bytes
 
 import deepnets_gen
 from deepnets_gen.corpus import Corpus
@@ -19,22 +21,6 @@ from train.config import RecipeError
 from train.sampler import Pool, PoolSpec, build_pool, chunks
 
 SPEC = PoolSpec("train", 4, 16, channels=8, max_params=10**5, max_nodes=100, max_macs=4 * 10**6, seed=3)
-
-
-def count_macs(module: nn.Module, image_size: int) -> int:
-    """Multiply-adds of all convolutions and linear layers for one image, from the shapes of what they gave out."""
-    total = 0
-
-    def add(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal total
-        total += layer.weight.numel() * output.numel() // layer.weight.shape[0]
-
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(add)
-    with torch.no_grad():
-        module(torch.empty(1, 3, image_size, image_size, device="meta"))
-    return total
 
 
 @pytest.fixture(scope="module")
@@ -51,23 +37,18 @@ def test_everything_in_a_pool_obeys_its_limits(pool: Pool) -> None:
         assert len(graph) <= 100
         fresh = deepnets_gen.build(genotype, image_size=16, device="meta")  # the pool's has its dilation undone
         assert graph == trace(fresh, image_size=16)
-        assert count_macs(fresh, 16) == deepnets_gen.sketch(genotype, image_size=16).macs <= 4 * 10**6
+        assert (
+            multiply_adds(fresh, torch.empty(1, 3, 16, 16, device="meta"))
+            == deepnets_gen.sketch(genotype, image_size=16).macs
+            <= 4 * 10**6
+        )
 
 
 def test_activations_are_told_roughly(pool: Pool) -> None:
     images = torch.randn(4, 3, 16, 16)
     for index in range(SPEC.size):
-        kept: dict[int, torch.Tensor] = {}
-
-        def pack(x: torch.Tensor, kept: dict[int, torch.Tensor] = kept) -> torch.Tensor:
-            kept[x.untyped_storage().data_ptr()] = x
-            return x
-
         module = deepnets_gen.build(pool.genotypes[index], image_size=16)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            module(images)
-        own = {p.untyped_storage().data_ptr() for p in module.parameters()}
-        truth = sum(x.untyped_storage().nbytes() for place, x in kept.items() if place not in own) / 2**20
+        truth = kept_bytes(functools.partial(module, images), without=module.parameters()) / 2**20
         assert 0.4 < truth / pool.activations(index, 4) < 2.5
 
 

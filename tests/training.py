@@ -1,5 +1,6 @@
 """What the tests of training share: tiny runs on the packaged images."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -53,6 +54,20 @@ def write_pictures(folder: Path, classes: int, each: int) -> Path:
                 picture = Image.fromarray(sample.pixels[place].permute(1, 2, 0).numpy())
                 picture.save(folder / split / name / f"{place}.png")
     return folder
+
+
+def kept_bytes(run: Callable[[], object], without: Iterable[torch.Tensor] = ()) -> int:
+    """What autograd keeps of the run for a backward pass, besides these tensors; views count once."""
+    kept: dict[int, torch.Tensor] = {}  # the tensors too, or a later one would lie in a freed one's place
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        run()
+    own = {x.untyped_storage().data_ptr() for x in without}
+    return sum(x.untyped_storage().nbytes() for place, x in kept.items() if place not in own)
 
 
 def tensors(run: Trainer) -> dict[str, torch.Tensor]:

@@ -12,8 +12,9 @@ from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
+
+from ghn.assign import functional
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 _LIBC = ctypes.CDLL(None) if os.name == "posix" else None
@@ -78,4 +79,4 @@ def _recomputed(block: nn.Module, *inputs: Any) -> Any:
 
 def _apart(held: _Held, weights: Mapping[str, Tensor], *inputs: Any) -> Any:
     """The forward pass on tensors of its own, with which no other block has left its ReLU (train/fast.py) meanwhile."""
-    return functional_call(held, dict(weights), tuple(x.view_as(x) if isinstance(x, Tensor) else x for x in inputs))
+    return functional(held, weights, *(x.view_as(x) if isinstance(x, Tensor) else x for x in inputs))

@@ -173,7 +173,7 @@ def try_network(
     half = bf16 and not (device.type == "cpu" and bool((job.graph.ops == Primitive.MSA).any()))
     trials: list[Trial] = []
     total: tuple[Tensor | None, ...] = ()
-    if job.recompute:
+    if job.recompute and device.type == "cpu":
         give_back()
     with nullcontext() if job.seed is None else seeded(job.seed, device):
         for images, labels in zip(job.images.chunk(local.steps), job.labels.chunk(local.steps), strict=True):
