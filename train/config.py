@@ -115,7 +115,7 @@ class Recipe:
     ema: float = 0.999
     bf16: bool = False
     dropout: bool = True
-    recompute_above: int | None = 1024
+    recompute_above: int | None = 896
     node_budget: int = 2200
     parts: int | None = None
     shared_images: bool = False
