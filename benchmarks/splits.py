@@ -8,19 +8,22 @@ the size that the GHN was trained for.
 
 --sgd N: the first N networks of every split are also trained for one epoch on all training images of --side pixels,
 from PyTorch's initialisation (Nesterov momentum, batches of 64, rate 0.025 falling to 0), and scored on the same block
-of test images at that size; so is the GHN's prediction. No GHN has a part in the training: --sgd-from takes such
-figures from the file of another GHN, and only what it lacks is trained.
+of test images at that size; so is the GHN's prediction. --sgd-macs M passes over networks of more than M million
+multiply-adds there: an epoch of one takes up to 2,700 CPU seconds. No GHN has a part in the training: --sgd-from takes
+such figures from the file of another GHN, and only what it lacks is trained.
 
 What the file holds already is not measured again, so a run may be stopped and gone on with, or made larger.
 """
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +121,23 @@ def one_shot(table: Table, hyper: ghn.Hypernet, test: ImageSet, split: str, coun
             table.note(key, ghn=score(model, images).accuracy)
 
 
+def affordable(split: str, count: int, macs: float, side: int) -> Iterator[tuple[int, Any]]:
+    """Places and networks of the first so many of a split, of at most so many million multiply-adds."""
+    small = ((i, g) for i, g in genotypes(split, 1000) if deepnets_gen.sketch(g, CLASSES, side).macs <= macs * 10**6)
+    return islice(small, count)
+
+
 def one_epoch(
-    table: Table, hyper: ghn.Hypernet, train: ImageSet, test: ImageSet, split: str, count: int, size: int
+    table: Table,
+    hyper: ghn.Hypernet,
+    train: ImageSet,
+    test: ImageSet,
+    networks: Iterator[tuple[int, Any]],
+    split: str,
+    size: int,
 ) -> None:
     side = f"{test.side}px"
-    for index, genotype in genotypes(split, count):
+    for index, genotype in networks:
         key, images = f"{split}/{index}", block(test, index, size)
 
         def fresh(genotype: Any = genotype) -> nn.Module:
@@ -158,6 +173,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="networks of each split")
     parser.add_argument("--images", type=int, default=500, help="test images of each network")
     parser.add_argument("--sgd", type=int, default=0, help="networks of each split that are trained for an epoch")
+    parser.add_argument("--sgd-macs", type=float, default=math.inf, help="millions; larger networks are not trained")
     parser.add_argument("--sgd-from", type=Path, metavar="FILE", help="take what was trained for an epoch from there")
     parser.add_argument("--side", type=int, default=16, help="pixels of the images in that comparison")
     args = parser.parse_args()
@@ -175,7 +191,8 @@ def main() -> None:
         small, train = test.resized(args.side), load("train", args.data).resized(args.side)
         for split in args.splits:
             if split not in SINGLE:
-                one_epoch(table, hyper, train, small, split, args.sgd, args.images)
+                networks = affordable(split, args.sgd, args.sgd_macs, args.side)
+                one_epoch(table, hyper, train, small, networks, split, args.images)
     report(table.data)
 
 
