@@ -12,6 +12,8 @@ of test images at that size; so is the GHN's prediction. --sgd-macs M passes ove
 multiply-adds there: an epoch of one takes up to 2,700 CPU seconds. No GHN has a part in the training: --sgd-from takes
 such figures from the file of another GHN, and only what it lacks is trained.
 
+--sustained also scores the predicted weights after `ghn.sustain_variance` on 64 training images.
+
 What the file holds already is not measured again, so a run may be stopped and gone on with, or made larger.
 """
 
@@ -28,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks")]
@@ -113,12 +115,18 @@ def summary(networks: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def one_shot(table: Table, hyper: ghn.Hypernet, test: ImageSet, split: str, count: int, size: int) -> None:
+def one_shot(
+    table: Table, hyper: ghn.Hypernet, test: ImageSet, split: str, count: int, size: int, sample: Tensor | None
+) -> None:
+    """sample: images for `ghn.sustain_variance`; None leaves that out."""
     for index, genotype in genotypes(split, count):
-        if not table.has(key := f"{split}/{index}", "ghn"):
+        key, way = f"{split}/{index}", "ghn" if sample is None else "ghn_sustained"
+        if not table.has(key, way):
             model = hyper.init(deepnets_gen.build(genotype, num_classes=CLASSES, image_size=test.side))
+            if sample is not None:
+                ghn.sustain_variance(model, sample)
             images = test if split in SINGLE else block(test, index, size)
-            table.note(key, ghn=score(model, images).accuracy)
+            table.note(key, **{way: score(model, images).accuracy})
 
 
 def affordable(split: str, count: int, macs: float, side: int) -> Iterator[tuple[int, Any]]:
@@ -172,6 +180,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=list(PAPER), choices=PAPER)
     parser.add_argument("--count", type=int, default=100, help="networks of each split")
     parser.add_argument("--images", type=int, default=500, help="test images of each network")
+    parser.add_argument("--sustained", action="store_true", help="score with ghn.sustain_variance, too")
     parser.add_argument("--sgd", type=int, default=0, help="networks of each split that are trained for an epoch")
     parser.add_argument("--sgd-macs", type=float, default=math.inf, help="millions; larger networks are not trained")
     parser.add_argument("--sgd-from", type=Path, metavar="FILE", help="take what was trained for an epoch from there")
@@ -184,8 +193,13 @@ def main() -> None:
     if args.sgd_from:
         table.take_trained(args.sgd_from)
     test = load("test", args.data, side=hyper.image_size)
+    samples: list[Tensor | None] = [None]
+    if args.sustained:
+        train = load("train", args.data, side=hyper.image_size)
+        samples.append(train.draw(64, torch.Generator().manual_seed(0))[0])
     for split in args.splits:
-        one_shot(table, hyper, test, split, args.count, args.images)
+        for sample in samples:
+            one_shot(table, hyper, test, split, args.count, args.images, sample)
         print(split, table.data["summary"][split], file=sys.stderr, flush=True)
     if args.sgd:
         small, train = test.resized(args.side), load("train", args.data).resized(args.side)

@@ -33,6 +33,7 @@ _EXPORTS = {
     "adjust_channels": "ghn.ends",
     "adjust_classes": "ghn.ends",
     "batch_statistics": "ghn.norms",
+    "sustain_variance": "ghn.variance",
     "functional": "ghn.assign",
     "import_torchvision": "ghn._compat",
     "GHNError": "ghn.errors",
