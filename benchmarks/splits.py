@@ -193,16 +193,16 @@ def main() -> None:
     if args.sgd_from:
         table.take_trained(args.sgd_from)
     test = load("test", args.data, side=hyper.image_size)
+    train = load("train", args.data)
     samples: list[Tensor | None] = [None]
     if args.sustained:
-        train = load("train", args.data, side=hyper.image_size)
-        samples.append(train.draw(64, torch.Generator().manual_seed(0))[0])
+        samples.append(train.resized(hyper.image_size).draw(64, torch.Generator().manual_seed(0))[0])
     for split in args.splits:
         for sample in samples:
             one_shot(table, hyper, test, split, args.count, args.images, sample)
         print(split, table.data["summary"][split], file=sys.stderr, flush=True)
     if args.sgd:
-        small, train = test.resized(args.side), load("train", args.data).resized(args.side)
+        small, train = test.resized(args.side), train.resized(args.side)
         for split in args.splits:
             if split not in SINGLE:
                 networks = affordable(split, args.sgd, args.sgd_macs, args.side)

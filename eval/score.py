@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ghn.norms import batch_statistics
+from ghn.norms import evaluating
 from train.data import ImageSet
 from train.sgd import logits
 
@@ -58,15 +58,10 @@ def score(
 def logits_of(model: nn.Module, images: ImageSet, batch: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
     """(B, classes) logits and (B,) labels of each batch, by the protocol of `score`. To be read to the end, without
     gradients: only then are the model's flags and buffers put back. Raises ModelError as `score`."""
-    was_training = model.training
-    model.eval()
     _channels_last(model)
-    try:
-        with batch_statistics(model):
-            for x, y in images.batches(batch):
-                yield logits(model, x, len(images.classes)), y
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        for x, y in images.batches(batch):
+            yield logits(model, x, len(images.classes)), y
 
 
 def _channels_last(model: nn.Module) -> None:

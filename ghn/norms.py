@@ -1,4 +1,4 @@
-"""Batch normalisation without running statistics."""
+"""Batch normalisation without running statistics, and how networks with predicted weights are evaluated."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -23,3 +23,17 @@ def batch_statistics(model: nn.Module) -> Generator[nn.Module]:
     finally:
         for m, (training, track) in zip(norms, before, strict=True):
             m.training, m.track_running_stats = training, track
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Generator[nn.Module]:
+    """Within the block the model is in eval mode, with batch normalisation by batch statistics; then all its flags are
+    what they were, module by module."""
+    before = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        with batch_statistics(model):
+            yield model
+    finally:
+        for m, training in before:
+            m.training = training

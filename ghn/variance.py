@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ghn.errors import ModelError
-from ghn.norms import batch_statistics
+from ghn.norms import evaluating
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLVED = (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
 
 
 def sustain_variance(model: nn.Module, images: Tensor) -> dict[str, float]:
@@ -39,9 +39,8 @@ def sustain_variance(model: nn.Module, images: Tensor) -> dict[str, float]:
         return output * factors[weight]
 
     hooks = [layer.register_forward_hook(scaled) for layer in model.modules() if _plain(layer)]
-    training = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad(), batch_statistics(model.eval()):
+        with torch.no_grad(), evaluating(model):
             model(images)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
@@ -49,8 +48,6 @@ def sustain_variance(model: nn.Module, images: Tensor) -> dict[str, float]:
     finally:
         for hook in hooks:
             hook.remove()
-        for module, flag in training.items():
-            module.training = flag
     named: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     with torch.no_grad():
         for parameter, factor in factors.items():
@@ -60,5 +57,4 @@ def sustain_variance(model: nn.Module, images: Tensor) -> dict[str, float]:
 
 def _plain(layer: nn.Module) -> bool:
     """Whether it is a convolution whose output grows with its weight: none that standardises or calculates it."""
-    plain = any(isinstance(layer, c) and type(layer).forward is c.forward for c in CONVOLUTIONS)
-    return plain and "weight" in dict(layer.named_parameters(recurse=False))
+    return type(layer).forward in CONVOLVED and "weight" in dict(layer.named_parameters(recurse=False))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ghn
+from ghn.norms import evaluating
 
 
 def network() -> nn.Sequential:
@@ -88,3 +89,18 @@ def test_nesting_restores_in_turn() -> None:
             pass
         assert torch.equal(model(images()), inside)
     assert state(model) == before
+
+
+def test_evaluating_is_eval_mode_by_batch_statistics_and_puts_every_flag_back() -> None:
+    model = network().train()
+    model[2].eval()
+    before = state(model)
+    with evaluating(model):
+        assert not model[5].training
+        inside = model(images())
+    assert state(model) == before
+    with pytest.raises(KeyboardInterrupt), evaluating(model):
+        raise KeyboardInterrupt
+    assert state(model) == before
+    with ghn.batch_statistics(model.eval()):
+        assert torch.equal(inside, model(images()))

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from ghn.assign import functional
 from ghn.graph import ArchGraph
 from ghn.model import GHN
+from ghn.norms import evaluating
 from ghn.primitives import Primitive
 from train.distributed import ALONE, World
 from train.recompute import give_back, recomputing
@@ -259,8 +260,6 @@ def _cut(flat: Tensor, ghn: GHN) -> Iterator[Tensor]:
 def accuracy(ghn: GHN, graph: ArchGraph, module: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
     """Top-1 of a network with predicted weights, as a fraction; batch norms take each batch's own statistics."""
     weights = ghn(ghn.collate([graph]))[0]
-    was_training = module.training
-    module.eval()
-    correct = sum(int((functional(module, weights, x).argmax(1) == y).sum()) for x, y in batches)
-    module.train(was_training)
+    with evaluating(module):
+        correct = sum(int((functional(module, weights, x).argmax(1) == y).sum()) for x, y in batches)
     return correct / sum(len(y) for _, y in batches)
