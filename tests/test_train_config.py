@@ -58,7 +58,7 @@ def test_changes() -> None:
         ("lr=-1", "lr must be at least 0"),
         ("decay=0", "fractions of the run"),
         ("milestones=[0.5, 2]", "fractions of the run"),
-        ("augmentation=none", "neither 'cifar' nor 'imagenet'"),
+        ("augmentation=none", "none of cifar, mirror, imagenet"),
         ("ghn.hidden=8", "does not describe a GHN: .*hidden"),
         ("ghn.propagation=other", "'other' is none of gated, mlp, graphormer"),
     ],

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 
 from ghn.errors import DataError
 from train import cifar, data
-from train.augment import shifted
+from train.augment import mirrored, shifted
 from train.cifar import Cifar10
 from train.data import Images, find, load, load_sample
 from train.make_sample import choose
@@ -186,6 +187,22 @@ def test_augmentation_reaches_every_shift_and_both_mirrorings() -> None:
     many = shifted(corner.expand(3000, -1, -1, -1), torch.Generator().manual_seed(0))
     places = {tuple(x.tolist()) for x in torch.nonzero(many[:, 0])[:, 1:]}
     assert places == {(8 + y, column + x) for column in (5, 10) for y in range(-2, 3) for x in range(-2, 3)}
+
+
+def test_mirrored_images_are_originals_or_their_mirror_images_about_as_often() -> None:
+    given_images = images(400).pixels
+    changed = mirrored(given_images, torch.Generator().manual_seed(0))
+    kept = (changed == given_images).flatten(1).all(1)
+    assert torch.equal(changed[~kept], given_images[~kept].flip(3))
+    assert 150 < int(kept.sum()) < 250
+
+
+@pytest.mark.parametrize("augmentation", ["cifar", "mirror"])
+def test_only_a_shift_changes_what_is_in_a_training_image(augmentation: str) -> None:
+    pool = replace(images(20), augmentation=augmentation)
+    drawn, _ = pool.draw(20, torch.Generator().manual_seed(0))
+    means = [x.mean(dim=(1, 2, 3)).sort().values for x in (drawn, pool.normalised(pool.pixels))]
+    assert torch.allclose(*means, atol=1e-5) == (augmentation == "mirror")
 
 
 def test_draw_depends_on_the_generator_alone() -> None:

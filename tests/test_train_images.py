@@ -108,7 +108,7 @@ def test_imagenets_augmentation_depends_on_the_generator_alone() -> None:
 
 
 def test_unknown_augmentation_is_refused() -> None:
-    with pytest.raises(DataError, match="none of cifar, imagenet"):
+    with pytest.raises(DataError, match="none of cifar, mirror, imagenet"):
         Images(noise(2, 8, 8), torch.arange(2), augmentation="none")
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+AUGMENTATIONS = ("cifar", "mirror", "imagenet")  # of training images
 AREAS, RATIOS = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop, relative to the picture (Szegedy et al. 2015)
 TRIES = 10  # boxes drawn per picture, of which the first that fits is taken
 JITTER = (0.4, 0.4, 0.4, 0.2)  # brightness, contrast, saturation, hue: ghn_spec section 11
@@ -27,6 +28,11 @@ def shifted(pixels: Tensor, generator: torch.Generator) -> Tensor:
     image = torch.arange(count).view(-1, 1, 1)
     picked = padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
     return picked.permute(0, 3, 1, 2)
+
+
+def mirrored(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, 3, H, W), each mirrored with probability 1/2: unlike a shift, it makes nothing that a test image has not."""
+    return torch.where(torch.rand((len(pixels), 1, 1, 1), generator=generator) < 0.5, pixels.flip(3), pixels)
 
 
 def crop_boxes(sizes: Tensor, generator: torch.Generator) -> Tensor:

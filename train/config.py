@@ -9,6 +9,7 @@ from deepnets_gen.genotype import OPS
 from deepnets_gen.splits import SPLITS
 from ghn.errors import GHNError
 from ghn.model import GHNConfig
+from train.augment import AUGMENTATIONS
 
 OPTIMISERS = ("adam", "adamw", "muon")
 
@@ -64,7 +65,7 @@ class Recipe:
 
     ghn: fields of GHNConfig that differ from its defaults; the classes come from the data. corpus: networks per
     stage's pool. splits: of `deepnets_gen`, to train on and to validate with.
-    augmentation: of the images, 'cifar' (shift, mirror) or 'imagenet' (crop, mirror, colours).
+    augmentation: of the images, 'cifar' (shift, mirror), 'mirror' or 'imagenet' (crop, mirror, colours).
     identity: how much of the identity every predicted weight carries at the start (ConvDecoder.start_from_identity).
     optimiser: 'adam', 'adamw' or 'muon' (train/optim.py).
     weight_decay: with 'adam' it is L2 (a part of the gradient), with 'adamw' decoupled from it.
@@ -152,8 +153,8 @@ class Recipe:
             raise RecipeError(
                 f"identity is a start of 'conv' and 'centred' decoders; {decoder!r} has none: set it to 0"
             )
-        if self.augmentation not in ("cifar", "imagenet"):
-            raise RecipeError(f"augmentation {self.augmentation!r} is neither 'cifar' nor 'imagenet'")
+        if self.augmentation not in AUGMENTATIONS:
+            raise RecipeError(f"augmentation {self.augmentation!r} is none of {', '.join(AUGMENTATIONS)}")
         for name in ("parts", "recompute_above"):
             if getattr(self, name) is not None:
                 _at_least(self, name, 1)

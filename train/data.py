@@ -52,7 +52,9 @@ def load(
     """
     images = _part(find(where), split, side, augmentation)
     small = len(images) * 3 * images.side**2 <= _budget()
-    return in_memory(images, report) if isinstance(images, Pictures) and small and augmentation == "cifar" else images
+    return (
+        in_memory(images, report) if isinstance(images, Pictures) and small and augmentation != "imagenet" else images
+    )
 
 
 def describe(source: Source, *, check: bool = False) -> Iterator[str]:

@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ghn.errors import DataError
-from train.augment import coloured, crop_boxes, cropped, shifted
+from train.augment import AUGMENTATIONS, coloured, crop_boxes, cropped, mirrored, shifted
 
-AUGMENTATIONS = ("cifar", "imagenet")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MARGIN = 224 / 256  # part of the picture that ImageNet's protocol evaluates on
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -27,7 +26,7 @@ class ImageSet:
     """What training and scoring ask of labelled images. labels: (N,) int64. mean, std: per channel, of [0, 1].
 
     classes: a name per label. origin: which set it is and how it is divided, in words. augmentation: 'cifar' (shift,
-    mirror) or 'imagenet' (random resized crop, mirror, colour jitter).
+    mirror), 'mirror' or 'imagenet' (random resized crop, mirror, colour jitter).
     """
 
     if TYPE_CHECKING:  # fields of the classes below; a property that exists would be taken for a field's default
@@ -84,10 +83,11 @@ class ImageSet:
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`count` images drawn without repetition, augmented and normalised, and their labels."""
         index = torch.randperm(len(self), generator=generator)[:count]
-        if self.augmentation == "cifar":
-            changed = shifted(self.pixels_at(index), generator)
-        else:
+        if self.augmentation == "imagenet":
             changed = coloured(self.crops_at(index, generator), generator)
+        else:
+            change = shifted if self.augmentation == "cifar" else mirrored
+            changed = change(self.pixels_at(index), generator)
         return self.normalised(changed), self.labels[index]
 
     def _check(self) -> None:
