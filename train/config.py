@@ -66,6 +66,7 @@ class Recipe:
     ghn: fields of GHNConfig that differ from its defaults; the classes come from the data. corpus: networks per
     stage's pool. splits: of `deepnets_gen`, to train on and to validate with.
     augmentation: of the images, 'cifar' (shift, mirror), 'mirror' or 'imagenet' (crop, mirror, colours).
+    stratified: whether the images of a batch are spread evenly over the classes and looks (train/strata.py).
     identity: how much of the identity every predicted weight carries at the start (ConvDecoder.start_from_identity).
     optimiser: 'adam', 'adamw' or 'muon' (train/optim.py).
     weight_decay: with 'adam' it is L2 (a part of the gradient), with 'adamw' decoupled from it.
@@ -97,6 +98,7 @@ class Recipe:
     corpus: int = 1000
     splits: tuple[str, str] = ("train", "val")
     augmentation: str = "cifar"
+    stratified: bool = False
     identity: float = 0.0
     optimiser: str = "adamw"
     lr: float = 1e-3

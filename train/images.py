@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ghn.errors import DataError
 from train.augment import AUGMENTATIONS, coloured, crop_boxes, cropped, mirrored, shifted
+from train.strata import order_of, spread
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MARGIN = 224 / 256  # part of the picture that ImageNet's protocol evaluates on
@@ -80,9 +81,21 @@ class ImageSet:
         for index in torch.arange(len(self)).split(size):
             yield self.normalised(self.pixels_at(index)), self.labels[index]
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`count` images drawn without repetition, augmented and normalised, and their labels."""
-        index = torch.randperm(len(self), generator=generator)[:count]
+    def order(self) -> Tensor:
+        """(N,) places in which neighbours are of one class and, where all pixels are in memory, look alike."""
+        return order_of(self.labels)
+
+    def draw(
+        self, count: int, generator: torch.Generator, order: Tensor | None = None, batches: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """`count` images drawn without repetition, augmented and normalised, and their labels.
+
+        order: drawn evenly along it (train/strata.py), in so many batches one after the other. None: any images.
+        """
+        if order is None:
+            index = torch.randperm(len(self), generator=generator)[:count]
+        else:
+            index = spread(order, count, generator, batches)
         if self.augmentation == "imagenet":
             changed = coloured(self.crops_at(index, generator), generator)
         else:
@@ -119,6 +132,9 @@ class Images(ImageSet):
     @property
     def side(self) -> int:
         return self.pixels.shape[-1]
+
+    def order(self) -> Tensor:
+        return order_of(self.labels, self.pixels)
 
     def take(self, index: Tensor) -> Self:
         return replace(self, pixels=self.pixels[index], labels=self.labels[index])

@@ -75,6 +75,7 @@ class Trainer:
         self.counts = Counts()
         self.checkpoints = checkpoints
         self._images = (train, val)
+        self._order = train.order() if recipe.stratified else None
         self._corpus = corpus
         self._stage_index = -1
         with seeded(mixed(recipe.seed, 0, INITIAL)):
@@ -267,7 +268,8 @@ class Trainer:
     def _drawn(self, place: int) -> tuple[Tensor, Tensor]:
         """Images and labels of the network at this place of the meta-batch."""
         draw = generator_for(self.recipe.seed, self.counts.step, IMAGES, place)
-        images, labels = self._train_images.draw(self._stage.images * self._local_steps, draw)
+        count = self._stage.images * self._local_steps
+        images, labels = self._train_images.draw(count, draw, self._order, self._local_steps)
         return images.to(self.world.device), labels.to(self.world.device)
 
     def _validate(self) -> float | None:
