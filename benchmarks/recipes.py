@@ -144,7 +144,8 @@ def trained(kind: str, seed: int, seconds: float, pace: float, data: str) -> dic
 def prepared(made: Recipe, data: str, folder: str) -> Trainer:
     """The trainer of a recipe, without validation and checkpoints of its own."""
     quiet = replace(made, val_networks=0, save_every=10**9)
-    return Trainer(quiet, load("train", data), load("val", data), Path(folder))
+    train = load("train", data, augmentation=made.augmentation)
+    return Trainer(quiet, train, load("val", data), Path(folder))
 
 
 def uncounted(trainer: Trainer, clock: Clock) -> None:

@@ -119,6 +119,8 @@ def ghn2_cifar10_cpu() -> Recipe:
         name="ghn2_cifar10_cpu",
         stages=(fresh, small, grown, full),
         corpus=4000,
+        augmentation="mirror",
+        stratified=True,
         identity=1.0,
         optimiser="muon",
         lr=3e-3,
