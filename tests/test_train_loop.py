@@ -17,6 +17,7 @@ from ghn.errors import CheckpointError, TrainingError
 from ghn.family import member
 from train import checkpoint, loop, runs
 from train.config import Recipe
+from train.data import load_sample
 from train.log import Log, Row, read_rows
 from train.loop import Trainer
 from train.recipes import smoke
@@ -265,6 +266,17 @@ def test_checkpoint_of_another_size_is_refused(uninterrupted: tuple[Trainer, Pat
         other.restore(saved)
     with pytest.raises(CheckpointError, match="do not fit"):
         other.start_from(saved.tensors["average"])
+
+
+def test_every_local_step_of_a_stratified_run_sees_all_classes(tmp_path: Path) -> None:
+    stage, sample = replace(TINY, images=10, local_steps=2), load_sample()
+    for stratified in (True, False):
+        run = Trainer(tiny(stages=(stage,), stratified=stratified), sample, sample, tmp_path / str(stratified))
+        run._enter_stage(print)
+        labels = [job.labels for job in run._jobs([0, 1], [0, 1]).values()]
+        classes = [len(each.unique()) for both in labels for each in both.chunk(2)]
+        assert len(classes) == 4
+        assert (min(classes) == 10) == stratified
 
 
 def test_shared_images(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def tiny(**changes: object) -> Recipe:
         "stages": (TINY,),
         "ghn": {"hid": 8, "max_shape": [16, 16, 5, 5]},
         "corpus": 3,
+        "stratified": True,
         "warmup": 2,
         "ema": 0.9,
         "clip_network": 5.0,
