@@ -23,14 +23,14 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks")]
@@ -39,7 +39,7 @@ from generate import versions  # noqa: E402
 
 import deepnets_gen  # noqa: E402
 import ghn  # noqa: E402
-from eval.benchmark import Summary, seeded  # noqa: E402
+from eval.benchmark import Summary, seeded, sustaining  # noqa: E402
 from eval.score import score  # noqa: E402
 from ghn.files import write  # noqa: E402
 from train.data import load  # noqa: E402
@@ -59,6 +59,8 @@ PAPER = {  # top-1 of the paper's GHN-2 and of SGD after one epoch, percent: ghn
     "vit": (11.4, None),
 }
 CLASSES = 10
+
+Finish = Callable[[nn.Module], nn.Module] | None
 
 
 def genotypes(split: str, count: int) -> Iterator[tuple[int, Any]]:
@@ -116,17 +118,15 @@ def summary(networks: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
 
 
 def one_shot(
-    table: Table, hyper: ghn.Hypernet, test: ImageSet, split: str, count: int, size: int, sample: Tensor | None
+    table: Table, hyper: ghn.Hypernet, test: ImageSet, split: str, count: int, size: int, sustained: Finish
 ) -> None:
-    """sample: images for `ghn.sustain_variance`; None leaves that out."""
+    """sustained: what makes the weights so before they are scored; None leaves them as predicted."""
     for index, genotype in genotypes(split, count):
-        key, way = f"{split}/{index}", "ghn" if sample is None else "ghn_sustained"
+        key, way = f"{split}/{index}", "ghn_sustained" if sustained else "ghn"
         if not table.has(key, way):
             model = hyper.init(deepnets_gen.build(genotype, num_classes=CLASSES, image_size=test.side))
-            if sample is not None:
-                ghn.sustain_variance(model, sample)
             images = test if split in SINGLE else block(test, index, size)
-            table.note(key, **{way: score(model, images).accuracy})
+            table.note(key, **{way: score(sustained(model) if sustained else model, images).accuracy})
 
 
 def affordable(split: str, count: int, macs: float, side: int) -> Iterator[tuple[int, Any]]:
@@ -194,12 +194,10 @@ def main() -> None:
         table.take_trained(args.sgd_from)
     test = load("test", args.data, side=hyper.image_size)
     train = load("train", args.data)
-    samples: list[Tensor | None] = [None]
-    if args.sustained:
-        samples.append(train.resized(hyper.image_size).draw(64, torch.Generator().manual_seed(0))[0])
+    ways = [None, sustaining(args.data, hyper.image_size)] if args.sustained else [None]
     for split in args.splits:
-        for sample in samples:
-            one_shot(table, hyper, test, split, args.count, args.images, sample)
+        for sustained in ways:
+            one_shot(table, hyper, test, split, args.count, args.images, sustained)
         print(split, table.data["summary"][split], file=sys.stderr, flush=True)
     if args.sgd:
         small, train = test.resized(args.side), train.resized(args.side)

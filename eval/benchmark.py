@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import nn
 import deepnets_gen
 from eval.score import BATCH, Score, score
 from ghn.hyper import Hypernet
-from train.data import ImageSet
+from ghn.variance import sustain_variance
+from train.data import ImageSet, load
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,36 @@ def score_split(
     images: ImageSet,
     *,
     batch: int = BATCH,
+    finish: Callable[[nn.Module], nn.Module] = lambda model: model,
     progress: Callable[[NetworkScore], None] = lambda result: None,
 ) -> list[NetworkScore]:
     """The first `count` networks of a split, each with predicted weights, on all these images.
 
+    finish: what is done to each with its weights before it is scored, such as `sustaining`.
     Networks are built for the images' size and the GHN's classes. Source of the protocol: ghn_spec section 12.
     """
     results = []
     for index, genotype in enumerate(deepnets_gen.generate(split, count)):
         network = deepnets_gen.build(genotype, num_classes=len(hyper.classes), image_size=images.side)
-        model = hyper.init(network)
+        model = finish(hyper.init(network))
         result = NetworkScore(index, count_parameters(model), score(model, images, batch=batch))
         results.append(result)
         progress(result)
     return results
+
+
+def sustaining(data: str | Path | None, side: int, count: int = 64) -> Callable[[nn.Module], nn.Module]:
+    """Gives a model back after `ghn.sustain_variance` on so many training images of the set, the same ones every time.
+
+    data: as for `train.data.load`. Raises DataError.
+    """
+    images, _ = load("train", data, side=side, augmentation="mirror").draw(count, torch.Generator().manual_seed(0))
+
+    def sustained(model: nn.Module) -> nn.Module:
+        sustain_variance(model, images)
+        return model
+
+    return sustained
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -48,6 +48,7 @@ def _register_score(commands: Any) -> None:
     p.add_argument("--baseline", action="store_true", help="score random initialisation and the untrained GHN too")
     p.add_argument("--seed", type=int, default=0, help="of the random baselines (default 0)")
     p.add_argument("--record", action="store_true", help="put the result on the checkpoint's card")
+    _sustain(p)
     p.set_defaults(handler=run_score)
 
 
@@ -63,6 +64,7 @@ def _register_evaluate(commands: Any) -> None:
     p.add_argument("--count", type=positive, default=50, help="how many networks (default 50)")
     p.add_argument("--image-size", type=int, help="side of the images in pixels (default: what the GHN was trained on)")
     _common(p)
+    _sustain(p)
     p.add_argument("--out", metavar="FILE", help="also write every network's score to this JSON file")
     p.add_argument("--record", action="store_true", help="put the summary on the checkpoint's card")
     p.set_defaults(handler=run_evaluate)
@@ -112,16 +114,27 @@ def _common(p: argparse.ArgumentParser) -> None:
     p.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
+def _sustain(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--sustain",
+        action="store_true",
+        help="first scale up convolutions whose output fades on 64 training images of --data, which helps deep "
+        "networks without normalisation (ghn.sustain_variance)",
+    )
+
+
 def run_score(args: argparse.Namespace) -> int:
     """Handler of `ghn score`."""
     import ghn
 
     hyper = ghn.load(args.checkpoint)
     images = _test_images(hyper, args.data, args.images, args.image_size)
-    rows, report = _compare(hyper, args.model, images, args.seed, baselines=args.baseline)
+    finish = _finish(args, images.side)
+    rows, report = _compare(hyper, args.model, images, args.seed, baselines=args.baseline, finish=finish)
     if args.record:
         result = rows[-1][1]
-        _record(args.checkpoint, args.model, images, f"{result.accuracy:.2%} ± {result.standard_error:.2%}")
+        told = f"{result.accuracy:.2%} ± {result.standard_error:.2%}"
+        _record(args.checkpoint, args.model + " (sustained)" * args.sustain, images, told)
     _print_rows(args, rows, report.to_dict(), str(report))
     return 0
 
@@ -148,22 +161,27 @@ def run_evaluate(args: argparse.Namespace) -> int:
     out = writable(args.out)
     hyper = ghn.load(args.checkpoint)
     images = _test_images(hyper, args.data, args.images, args.image_size)
+    finish = _finish(args, images.side) or (lambda model: model)
     with tqdm(total=args.count, unit="network", file=sys.stderr, disable=None) as bar:
-        results = score_split(hyper, args.split, args.count, images, progress=lambda _: bar.update())
+        results = score_split(hyper, args.split, args.count, images, finish=finish, progress=lambda _: bar.update())
     summary = Summary.of([r.score.accuracy for r in results])
     record = {
         "checkpoint": args.checkpoint,
         "split": args.split,
         "images": len(images),
         "image_size": images.side,
+        "sustained": args.sustain,
         "summary": summary.to_dict(),
         "networks": [{"index": r.index, "params": r.params, **r.score.to_dict()} for r in results],
     }
     if out:
         write(out, (json.dumps(record, indent=1) + "\n").encode())
     if args.record:
-        _record(args.checkpoint, f"{len(results)} networks of {args.split}", images, str(summary))
-    print(json.dumps(record) if args.json else f"{args.split}, {len(images):,} images of {images.side} px: {summary}")
+        subject = f"{len(results)} networks of {args.split}" + " (sustained)" * args.sustain
+        _record(args.checkpoint, subject, images, str(summary))
+    how = ", variance sustained" * args.sustain
+    text = f"{args.split}, {len(images):,} images of {images.side} px{how}: {summary}"
+    print(json.dumps(record) if args.json else text)
     return 0
 
 
@@ -191,6 +209,18 @@ def _test_images(hyper: "Hypernet", data: str | None, count: int | None, size: i
     return images.resized(side)
 
 
+def _finish(args: argparse.Namespace, side: int) -> "Callable[[nn.Module], nn.Module] | None":
+    """What --sustain does to a network with predicted weights, in place. Raises DataError where --data is missing."""
+    from eval.benchmark import sustaining
+    from ghn.errors import DataError
+
+    if not args.sustain:
+        return None
+    if not args.data:
+        raise DataError("--sustain looks at training images, and the packaged ones are of the test set: add --data SET")
+    return sustaining(args.data, side)
+
+
 def _record(checkpoint: str, subject: str, images: "ImageSet", result: str) -> None:
     from ghn.io import add_metrics
 
@@ -198,9 +228,18 @@ def _record(checkpoint: str, subject: str, images: "ImageSet", result: str) -> N
 
 
 def _compare(
-    hyper: "Hypernet", name: str, images: "ImageSet", seed: int, *, baselines: bool
+    hyper: "Hypernet",
+    name: str,
+    images: "ImageSet",
+    seed: int,
+    *,
+    baselines: bool,
+    finish: "Callable[[nn.Module], nn.Module] | None" = None,
 ) -> tuple[list[tuple[str, "Score"]], Any]:
-    """Scores of the network with each kind of weights, and the report of the trained GHN's prediction."""
+    """Scores of the network with each kind of weights, and the report of the trained GHN's prediction.
+
+    finish: what is done to the predicted weights for one kind more.
+    """
     from eval.benchmark import seeded
     from ghn.adapters.zoo import resolve
     from ghn.assign import load
@@ -214,6 +253,8 @@ def _compare(
     if baselines:
         kinds += [("random initialisation", fresh), ("untrained GHN", lambda: hyper.untrained(seed).init(fresh()))]
     kinds.append(("predicted by the GHN", lambda: load(model, weights)))
+    if finish:
+        kinds.append(("the same, sustained", lambda: finish(model)))
     return [(kind, _score_shown(kind, make(), images)) for kind, make in kinds], report
 
 

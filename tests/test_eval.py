@@ -9,16 +9,17 @@ import pytest
 import torch
 from reference import SHARED
 from torch import nn
+from training import write_pictures
 
 import deepnets_gen
 import ghn
-from eval.benchmark import Summary, score_split, seeded
+from eval.benchmark import Summary, score_split, seeded, sustaining
 from eval.score import score
 from ghn.cli import main
 from ghn.errors import ModelError
 from ghn.hyper import Hypernet
 from ghn.model import GHN, GHNConfig
-from train.data import CLASSES, Images, load_sample
+from train.data import CLASSES, Images, load, load_sample
 
 RESNETS = SHARED / "data" / "cifar_resnets"
 
@@ -165,9 +166,35 @@ def test_evaluate_command_writes_every_network(
     assert "2 networks of test, top-1 on 16 test images of 16 px" in ghn.load(folder).card["metrics"]
 
 
+def test_sustain_raises_what_fades_before_networks_are_scored(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--sustain is `ghn.sustain_variance` on training images, in both commands."""
+    data, out = str(write_pictures(tmp_path / "set", 10, 12)), tmp_path / "scores.json"
+    options = ["--checkpoint", str(folder), "--data", data, "--sustain"]
+    assert main(["evaluate", "--split", "bnfree", "--count", "1", "--out", str(out), *options]) == 0
+    assert "sustained" in capsys.readouterr().out
+    record = json.loads(out.read_text())
+    test = load("test", data, side=16)
+    hyper, (genotype,) = ghn.load(folder), deepnets_gen.generate("bnfree", 1)
+    model = hyper.init(deepnets_gen.build(genotype, num_classes=10, image_size=16))
+    before = score(model, test)
+    after = score(sustaining(data, 16)(model), test)
+    assert record["sustained"]
+    assert record["networks"][0]["loss"] == after.loss != before.loss
+
+    assert main(["score", "deepnets/bnfree/0", "--json", *options]) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    assert [scores[kind]["loss"] for kind in ("predicted by the GHN", "the same, sustained")] == [
+        before.loss,
+        after.loss,
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["score", "resnet18", "--images", "8", "--sustain"], "add --data SET"),
         (["score", "no_such_net"], "no_such_net"),
         (["score", "resnet18", "--checkpoint", "no_such_ghn"], "no checkpoint 'no_such_ghn'"),
         (["score", "resnet18", "--images", "0"], "above 0"),
