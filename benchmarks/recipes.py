@@ -128,8 +128,10 @@ def trained(kind: str, seed: int, seconds: float, pace: float, data: str) -> dic
     steps = round(seconds / pace)
     if name == "published":
         made = published(seed)
+    elif name == "shifted":
+        made = shifted(seed, steps)
     else:
-        made = shifted(seed, steps) if name == "shifted" else ours(seed, steps, member or "ghn2")
+        made = ours(seed, steps, member or "ghn2")
     held_out, test = (held(data, split, images) for split, images in (("val", VAL_IMAGES), ("test", TEST_IMAGES)))
     with tempfile.TemporaryDirectory() as folder:
         trainer = prepared(made, data, folder)
@@ -154,8 +156,7 @@ def trained(kind: str, seed: int, seconds: float, pace: float, data: str) -> dic
 def prepared(made: Recipe, data: str, folder: str) -> Trainer:
     """The trainer of a recipe, without validation and checkpoints of its own."""
     quiet = replace(made, val_networks=0, save_every=10**9)
-    train = load("train", data, augmentation=made.augmentation)
-    return Trainer(quiet, train, load("val", data), Path(folder))
+    return Trainer(quiet, load("train", data), load("val", data), Path(folder))
 
 
 def uncounted(trainer: Trainer, clock: Clock) -> None:

@@ -279,6 +279,17 @@ def test_every_local_step_of_a_stratified_run_sees_all_classes(tmp_path: Path) -
         assert (min(classes) == 10) == stratified
 
 
+def test_the_recipe_says_how_images_are_changed(tmp_path: Path) -> None:
+    """Whatever the images were loaded for: a shift brings black rows or columns in, a mirror does not."""
+    white = load_sample()
+    white = replace(white, pixels=torch.full_like(white.pixels, 255))
+    for how in ("cifar", "mirror"):
+        run = Trainer(tiny(augmentation=how), white, white, tmp_path / how)
+        run._enter_stage(print)
+        images = torch.cat([job.images for job in run._jobs([0, 1], [0, 1]).values()])
+        assert (images.amin() < 0) == (how == "cifar")
+
+
 def test_shared_images(tmp_path: Path) -> None:
     def drawn(recipe: Recipe) -> list[torch.Tensor]:
         run = trainer(recipe, tmp_path)

@@ -81,6 +81,10 @@ class ImageSet:
         for index in torch.arange(len(self)).split(size):
             yield self.normalised(self.pixels_at(index)), self.labels[index]
 
+    def augmented(self, how: str) -> Self:
+        """The same images, changed in this way where they are drawn. Raises DataError where nothing is called so."""
+        return replace(self, augmentation=how)  # ty: ignore[invalid-argument-type]
+
     def order(self) -> Tensor:
         """(N,) places in which neighbours are of one class and, where all pixels are in memory, look alike."""
         return order_of(self.labels)

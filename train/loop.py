@@ -51,8 +51,8 @@ class Counts:
 class Trainer:
     """A run of a recipe. `ghn` is what learns, `average` its averaged weights: evaluated and shipped.
 
-    train, val: images at any size. checkpoints: folder of the run's state. corpus: the networks to train on; without
-    one they are drawn from the recipe's split.
+    train, val: images at any size; how those to train on are changed is the recipe's to say. checkpoints: folder of the
+    run's state. corpus: the networks to train on; without one they are drawn from the recipe's split.
     workers: networks of a meta-batch that run at a time, each in a thread of its own; the result does not depend on
     it. With dropout they run one after another, because all threads draw from one generator.
     world: the processes that share the run; the result depends on the recipe's `parts`, not on how many they are. The
@@ -74,7 +74,7 @@ class Trainer:
         world.agree("the images", ", ".join(f"{len(part)}, labels {_digest([part.labels])}" for part in (train, val)))
         self.counts = Counts()
         self.checkpoints = checkpoints
-        self._images = (train, val)
+        self._images = (train.augmented(recipe.augmentation), val)
         self._order = train.order() if recipe.stratified else None
         self._corpus = corpus
         self._stage_index = -1
