@@ -23,7 +23,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -39,7 +39,7 @@ from generate import versions  # noqa: E402
 
 import deepnets_gen  # noqa: E402
 import ghn  # noqa: E402
-from eval.benchmark import Summary, seeded, sustaining  # noqa: E402
+from eval.benchmark import Finish, Summary, seeded, sustaining  # noqa: E402
 from eval.score import score  # noqa: E402
 from ghn.files import write  # noqa: E402
 from train.data import load  # noqa: E402
@@ -59,8 +59,6 @@ PAPER = {  # top-1 of the paper's GHN-2 and of SGD after one epoch, percent: ghn
     "vit": (11.4, None),
 }
 CLASSES = 10
-
-Finish = Callable[[nn.Module], nn.Module] | None
 
 
 def genotypes(split: str, count: int) -> Iterator[tuple[int, Any]]:
@@ -118,7 +116,7 @@ def summary(networks: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
 
 
 def one_shot(
-    table: Table, hyper: ghn.Hypernet, test: ImageSet, split: str, count: int, size: int, sustained: Finish
+    table: Table, hyper: ghn.Hypernet, test: ImageSet, split: str, count: int, size: int, sustained: Finish | None
 ) -> None:
     """sustained: what makes the weights so before they are scored; None leaves them as predicted."""
     for index, genotype in genotypes(split, count):
@@ -194,7 +192,7 @@ def main() -> None:
         table.take_trained(args.sgd_from)
     test = load("test", args.data, side=hyper.image_size)
     train = load("train", args.data)
-    ways = [None, sustaining(args.data, hyper.image_size)] if args.sustained else [None]
+    ways = [None, sustaining(train.resized(hyper.image_size))] if args.sustained else [None]
     for split in args.splits:
         for sustained in ways:
             one_shot(table, hyper, test, split, args.count, args.images, sustained)

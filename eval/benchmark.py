@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,9 @@ import deepnets_gen
 from eval.score import BATCH, Score, score
 from ghn.hyper import Hypernet
 from ghn.variance import sustain_variance
-from train.data import ImageSet, load
+from train.data import ImageSet
+
+Finish = Callable[[nn.Module], nn.Module]  # what is done to a network with predicted weights before it is scored
 
 
 @dataclass(frozen=True)
@@ -61,33 +62,34 @@ def score_split(
     images: ImageSet,
     *,
     batch: int = BATCH,
-    finish: Callable[[nn.Module], nn.Module] = lambda model: model,
+    finish: Finish | None = None,
     progress: Callable[[NetworkScore], None] = lambda result: None,
 ) -> list[NetworkScore]:
     """The first `count` networks of a split, each with predicted weights, on all these images.
 
-    finish: what is done to each with its weights before it is scored, such as `sustaining`.
+    finish: what is done to each before it is scored, such as `sustaining`; None scores the weights as predicted.
     Networks are built for the images' size and the GHN's classes. Source of the protocol: ghn_spec section 12.
     """
     results = []
     for index, genotype in enumerate(deepnets_gen.generate(split, count)):
         network = deepnets_gen.build(genotype, num_classes=len(hyper.classes), image_size=images.side)
-        model = finish(hyper.init(network))
+        model = hyper.init(network)
+        model = finish(model) if finish else model
         result = NetworkScore(index, count_parameters(model), score(model, images, batch=batch))
         results.append(result)
         progress(result)
     return results
 
 
-def sustaining(data: str | Path | None, side: int, count: int = 64) -> Callable[[nn.Module], nn.Module]:
-    """Gives a model back after `ghn.sustain_variance` on so many training images of the set, the same ones every time.
+def sustaining(train: ImageSet, count: int = 64) -> Finish:
+    """Gives a model back after `ghn.sustain_variance` on so many of these training images, the same ones every time.
 
-    data: as for `train.data.load`. Raises DataError.
+    train: at the size that the model is scored at.
     """
-    images, _ = load("train", data, side=side, augmentation="mirror").draw(count, torch.Generator().manual_seed(0))
+    sample, _ = train.augmented("mirror").draw(count, torch.Generator().manual_seed(0))
 
     def sustained(model: nn.Module) -> nn.Module:
-        sustain_variance(model, images)
+        sustain_variance(model, sample)
         return model
 
     return sustained

@@ -12,6 +12,7 @@ from ghn.cli import DEFAULT, above_zero, positive
 if TYPE_CHECKING:
     from torch import nn
 
+    from eval.benchmark import Finish
     from eval.score import Score
     from ghn.hyper import Hypernet
     from train.data import ImageSet
@@ -161,7 +162,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     out = writable(args.out)
     hyper = ghn.load(args.checkpoint)
     images = _test_images(hyper, args.data, args.images, args.image_size)
-    finish = _finish(args, images.side) or (lambda model: model)
+    finish = _finish(args, images.side)
     with tqdm(total=args.count, unit="network", file=sys.stderr, disable=None) as bar:
         results = score_split(hyper, args.split, args.count, images, finish=finish, progress=lambda _: bar.update())
     summary = Summary.of([r.score.accuracy for r in results])
@@ -209,16 +210,17 @@ def _test_images(hyper: "Hypernet", data: str | None, count: int | None, size: i
     return images.resized(side)
 
 
-def _finish(args: argparse.Namespace, side: int) -> "Callable[[nn.Module], nn.Module] | None":
+def _finish(args: argparse.Namespace, side: int) -> "Finish | None":
     """What --sustain does to a network with predicted weights, in place. Raises DataError where --data is missing."""
     from eval.benchmark import sustaining
     from ghn.errors import DataError
+    from train.data import load
 
     if not args.sustain:
         return None
     if not args.data:
         raise DataError("--sustain looks at training images, and the packaged ones are of the test set: add --data SET")
-    return sustaining(args.data, side)
+    return sustaining(load("train", args.data, side=side).resized(side))
 
 
 def _record(checkpoint: str, subject: str, images: "ImageSet", result: str) -> None:
@@ -234,7 +236,7 @@ def _compare(
     seed: int,
     *,
     baselines: bool,
-    finish: "Callable[[nn.Module], nn.Module] | None" = None,
+    finish: "Finish | None" = None,
 ) -> tuple[list[tuple[str, "Score"]], Any]:
     """Scores of the network with each kind of weights, and the report of the trained GHN's prediction.
 

@@ -21,7 +21,7 @@ from ghn.hyper import Hypernet
 from ghn.model import GHN, GHNConfig
 from train.data import CLASSES, Images, load, load_sample
 
-RESNETS = SHARED / "data" / "cifar_resnets"
+RESNETS, CIFAR = SHARED / "data" / "cifar_resnets", SHARED / "data" / "cifar10"
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_sustain_raises_what_fades_before_networks_are_scored(
     hyper, (genotype,) = ghn.load(folder), deepnets_gen.generate("bnfree", 1)
     model = hyper.init(deepnets_gen.build(genotype, num_classes=10, image_size=16))
     before = score(model, test)
-    after = score(sustaining(data, 16)(model), test)
+    after = score(sustaining(load("train", data, side=16))(model), test)
     assert record["sustained"]
     assert record["networks"][0]["loss"] == after.loss != before.loss
 
@@ -189,6 +189,19 @@ def test_sustain_raises_what_fades_before_networks_are_scored(
         before.loss,
         after.loss,
     ]
+
+
+@pytest.mark.skipif(not CIFAR.is_dir(), reason="the full CIFAR-10 set is not beside the checkout")
+def test_sustain_looks_at_images_of_the_size_that_is_scored(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """CIFAR-10 is loaded at its own 32 pixels whatever is asked for; this GHN is of 16."""
+    options = ["--checkpoint", str(folder), "--data", str(CIFAR), "--images", "64", "--sustain", "--json"]
+    assert main(["score", "deepnets/bnfree/0", *options]) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    hyper, (genotype,) = ghn.load(folder), deepnets_gen.generate("bnfree", 1)
+    model = hyper.init(deepnets_gen.build(genotype, num_classes=10, image_size=16))
+    sustained = sustaining(load("train", CIFAR).resized(16))(model)
+    expected = score(sustained, few(load("test", CIFAR), 64).resized(16))
+    assert scores["the same, sustained"]["loss"] == expected.loss
 
 
 @pytest.mark.parametrize(
