@@ -115,9 +115,9 @@ def ended(child: subprocess.Popen[str]) -> tuple[int, str]:
     return child.returncode, said
 
 
-def trained(out: Path, *words: str, processes: int = 1, **environment: str) -> Checkpoint:
-    code, said = ended(start(CHILD, *TRAIN, "--out", str(out), *words, processes=processes, **environment))
-    assert code == 0, said
+def trained(out: Path, *words: str, processes: int = 1, code: str = CHILD) -> Checkpoint:
+    status, said = ended(start(code, *TRAIN, "--out", str(out), *words, processes=processes))
+    assert status == 0, said
     return load(latest(out / "checkpoints"))
 
 

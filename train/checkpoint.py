@@ -47,7 +47,7 @@ def save(root: Path, checkpoint: Checkpoint, keep: int, names: Sequence[str] = (
     writing = root / f"{_TEMPORARY}{target.name}"
     writing.mkdir()
     for name, tensors in checkpoint.tensors.items():
-        save_file({key: value.contiguous() for key, value in tensors.items()}, writing / f"{name}.safetensors")
+        save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, writing / f"{name}.safetensors")
     sums = {path.name: _sha256(path) for path in sorted(writing.iterdir())}
     header = {"format": FORMAT, "step": checkpoint.step, "sha256": sums, "state": checkpoint.state}
     (writing / "state.json").write_text(json.dumps(header, indent=1))
