@@ -54,15 +54,18 @@ class Parts:
         side: int | None = None,
         val: int | None = None,
         test: int | None = None,
+        augmentation: str = "cifar",
     ) -> Self:
         """Of the set at `where`: the first `shots` training images of each class (None: all), and so many of the
-        validation and the test images, evenly by class (None: all). Raises DataError."""
+        validation and the test images, evenly by class (None: all). augmentation: how training images are changed,
+        'cifar' (shifted, mirrored) or 'mirror'. Raises DataError."""
         train = SearchImages.load(where, "train", side=side).images
         if shots is not None:
             train = balanced(train, shots * len(train.classes))
         held = SearchImages.load(where, "val", val, side).images
         shown = load("test", where, side=side)
         shown = balanced(shown, test) if test else shown
+        train = train.augmented(augmentation)
         return cls(train, held, shown.resized(side) if side else shown)
 
     def __post_init__(self) -> None:
@@ -138,16 +141,19 @@ def finetune(
     rates: Sequence[float] = RATES,
     seeds: Sequence[int] = (0, 1, 2),
     folder: Path | None = None,
+    device: torch.device | str = "cpu",
     progress: Callable[[Curve, int], object] = lambda curve, step: None,
 ) -> Finetuned:
     """Every start at the rate of these that is best on `parts.val` for the first seed, and then with all seeds.
 
     folder: keeps every training, finished or under way, and the final weights; what is there is not done again.
+    device: where it is trained and scored; initial weights are the same on any.
     progress: called with what is trained, and the steps done. Raises TrainingError where no rate is low enough.
     """
 
     def run(start: Start, lr: float, seed: int) -> Curve:
-        return tune(subject, start, parts, replace(schedule, lr=lr), seed, folder=folder, progress=progress)
+        rated = replace(schedule, lr=lr)
+        return tune(subject, start, parts, rated, seed, folder=folder, device=device, progress=progress)
 
     tried = [run(start, lr, seeds[0]) for start, lr in product(starts, rates)]
     chosen = {start.name: _best([c for c in tried if c.init == start.name]) for start in starts}
@@ -163,9 +169,10 @@ def tune(
     seed: int,
     *,
     folder: Path | None = None,
+    device: torch.device | str = "cpu",
     progress: Callable[[Curve, int], object] = lambda curve, step: None,
 ) -> Curve:
-    """One training of the subject from this start; what diverges is a curve with an error.
+    """One training of the subject from this start on this device; what diverges is a curve with an error.
 
     With a folder, NAME.json holds the curve and NAME.safetensors the final weights; while it trains, NAME.state.
     """
@@ -174,7 +181,7 @@ def tune(
     file = folder / f"{curve.name}.json" if folder else None
     if file is not None and file.exists():
         return _read(file, key)
-    model = start(subject, len(parts.train.classes), seed)
+    model = start(subject, len(parts.train.classes), seed).to(device)
     steps = marks(schedule.total(len(parts.train)))
 
     def watch(step: int) -> tuple[float, float]:
@@ -222,7 +229,8 @@ def _key(subject: Subject, start: Start, parts: Parts, schedule: Schedule) -> st
     content = [SearchImages(parts.train, "train").content, SearchImages(parts.val, "val").content, len(parts.shown)]
     hyper = weights_of(start.hyper) if start.hyper else ""
     file = Path(start.name).read_bytes() if start.name.endswith(".safetensors") else b""
-    settings = [asdict(schedule), content, parts.train.side, start.noise, start.first, subject.name]
+    train = [parts.train.side, parts.train.augmentation]
+    settings = [asdict(schedule), content, train, start.noise, start.first, subject.name]
     return digest([json.dumps(settings), subject.graph.key, hashlib.sha256(file).hexdigest(), hyper])
 
 
@@ -230,7 +238,8 @@ def _write(file: Path, model: nn.Module, key: str, curve: Curve) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     if curve.error is None:
         write(
-            file.with_suffix(".safetensors"), save({n: v.contiguous().clone() for n, v in model.state_dict().items()})
+            file.with_suffix(".safetensors"),
+            save({n: v.cpu().contiguous().clone() for n, v in model.state_dict().items()}),
         )
     write(file, (json.dumps({"key": key, **asdict(curve)}) + "\n").encode())
 

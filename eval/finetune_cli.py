@@ -50,6 +50,12 @@ def register(commands: Any) -> None:
     p.add_argument("--data", metavar="SET", help="image set (default: $GHN_DATA; see `ghn data --help`)")
     p.add_argument("--inits", nargs="+", default=["kaiming", "orthogonal", "predicted", "predicted-orth"], metavar="I")
     p.add_argument("--shots", type=positive, metavar="K", help="the first K training images of each class (all)")
+    p.add_argument(
+        "--augmentation",
+        choices=("cifar", "mirror"),
+        default="cifar",
+        help="of training images: shifted and mirrored, or mirrored (default cifar)",
+    )
     p.add_argument("--epochs", type=positive, metavar="N", help="of training (default 50)")
     p.add_argument("--steps", type=positive, metavar="N", help="of training, in place of epochs")
     p.add_argument("--batch", type=positive, default=96, metavar="B", help="images a step (default 96)")
@@ -66,6 +72,7 @@ def register(commands: Any) -> None:
     p.add_argument("--from-layer", type=int, default=0, metavar="L", help="weights before the L-th stay as predicted")
     p.add_argument("--partial", action="store_true", help="leave what no rule covers as the network has it")
     p.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: all)")
+    p.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:NUMBER (default: a GPU where there is one)")
     p.add_argument("--json", action="store_true", help="print JSON instead of text")
     p.set_defaults(handler=in_sole_folder(run_finetune))
 
@@ -75,10 +82,19 @@ def run_finetune(args: argparse.Namespace) -> int:
     from eval.finetune import Parts, finetune
     from eval.finetune_report import finetune_page, summary
     from ghn.files import write
+    from train.distributed import chosen_device
 
     _prepare(args)
+    device = chosen_device(args.device)
     starts, side = _starts(args)
-    parts = Parts.load(args.data, shots=args.shots, side=side, val=args.val_images, test=args.images)
+    parts = Parts.load(
+        args.data,
+        shots=args.shots,
+        side=side,
+        val=args.val_images,
+        test=args.images,
+        augmentation=args.augmentation,
+    )
     subject = _subject(args, len(parts.train.classes), side)
     schedule = _schedule(args)
     total = schedule.total(len(parts.train)) * len(starts) * (len(args.rates) + args.seeds - 1)
@@ -91,6 +107,7 @@ def run_finetune(args: argparse.Namespace) -> int:
             rates=args.rates,
             seeds=range(args.seeds),
             folder=args.out / "training",
+            device=device,
             progress=bar,
         )
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k != "handler"}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ghn.norms import evaluating
 from train.data import ImageSet
-from train.sgd import logits
+from train.sgd import device_of, logits
 
 BATCH = 64  # the published protocol: batch norms see 64 test images at a time
 
@@ -42,8 +42,8 @@ def score(
 ) -> Score:
     """Top-1 accuracy and loss of the model on these images, in their order, in one pass.
 
-    The model runs in eval mode with batch normalisation by batch statistics, the protocol of Knyazev et al. 2021
-    (ghn_spec 12); its flags and buffers are put back. progress is called with the number of images done.
+    The model runs where it is, in eval mode with batch normalisation by batch statistics, the protocol of Knyazev et
+    al. 2021 (ghn_spec 12); its flags and buffers are put back. progress is called with the number of images done.
     Raises ModelError where the model does not give a row of logits per image.
     """
     began, correct, loss, done = time.perf_counter(), 0, 0.0, 0
@@ -56,12 +56,13 @@ def score(
 
 
 def logits_of(model: nn.Module, images: ImageSet, batch: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
-    """(B, classes) logits and (B,) labels of each batch, by the protocol of `score`. To be read to the end, without
-    gradients: only then are the model's flags and buffers put back. Raises ModelError as `score`."""
+    """(B, classes) logits and (B,) labels of each batch, in main memory, by the protocol of `score`. To be read to the
+    end, without gradients: only then are the model's flags and buffers put back. Raises ModelError as `score`."""
     _channels_last(model)
+    device = device_of(model)
     with evaluating(model):
         for x, y in images.batches(batch):
-            yield logits(model, x, len(images.classes)), y
+            yield logits(model, x.to(device), len(images.classes)).cpu(), y
 
 
 def _channels_last(model: nn.Module) -> None:

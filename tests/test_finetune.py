@@ -60,7 +60,8 @@ def test_few_shots_are_the_first_of_each_class_and_never_test_images() -> None:
         mine = parts.train.take(torch.nonzero(parts.train.labels == label).flatten())
         assert torch.equal(mine.pixels_at(torch.arange(7)), first.pixels_at(torch.arange(7)))
     rows = [{p.numpy().tobytes() for p in load(name, IMAGES).pixels_at(torch.arange(2000))} for name in ("val", "test")]
-    full = Parts.load(IMAGES, shots=7, val=20, test=30)
+    full = Parts.load(IMAGES, shots=7, val=20, test=30, augmentation="mirror")
+    assert (full.train.augmentation, parts.train.augmentation) == ("mirror", "cifar")
     shown = {p.numpy().tobytes() for p in full.train.pixels_at(torch.arange(70))}
     assert not shown & rows[0]
     assert not shown & rows[1]
@@ -119,8 +120,10 @@ def test_a_kill_changes_nothing_and_what_is_done_is_kept(
     assert run(tmp_path, 1) == wanted  # no step is done again
     model = build()
     model.load_state_dict(load_file(tmp_path / f"{wanted.name}.safetensors"))
-    with pytest.raises(DataError, match="of another run"):
-        tune(subject, start, parts, replace(SCHEDULE, steps=7), 1, folder=tmp_path)
+    mirrored = replace(parts, train=parts.train.augmented("mirror"))
+    for other, schedule in ((parts, replace(SCHEDULE, steps=7)), (mirrored, SCHEDULE)):
+        with pytest.raises(DataError, match="of another run"):
+            tune(subject, start, other, schedule, 1, folder=tmp_path)
     (tmp_path / f"{wanted.name}.json").write_text("[]")
     with pytest.raises(DataError, match="delete it"):
         run(tmp_path, 0)
@@ -184,6 +187,8 @@ def test_the_command(
         (["--rates", "0"], "'0' is not a number above 0"),
         (["--shots", "5"], "there are 4"),
         (["--data", "nowhere"], "no images in nowhere"),
+        (["--device", "cuda:99"], "no device 'cuda:99' here"),
+        (["--augmentation", "none"], "invalid choice: 'none'"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -11,7 +11,7 @@ from test_train_distributed import CHILD, NUMBERS, TRAIN, assert_same, ended, lo
 DEVICE = """
 from second_device import DEVICE
 from train import distributed
-distributed._device = lambda name, rank: DEVICE
+distributed.chosen_device = lambda name, rank=0: DEVICE
 """
 ORACLE = """
 import torch
@@ -76,6 +76,49 @@ if changed.bf16:  # other roundings: norms differ by a third
 else:
     assert all(abs(a - b) <= 1e-3 * a for a, b in pairs)
 """
+FINETUNED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from deepnets_gen.zoo import network
+from eval.finetune import FEW_SHOT, Parts, Start, Subject, finetune
+from second_device import DEVICE, Second
+from train import sgd
+from train.data import load_sample
+
+torch.set_num_threads(1)
+sgd.EVERY = 0.0  # the state is kept after each step
+images = load_sample().resized(8)
+parts = Parts(*(images.take(torch.arange(first, first + 40)) for first in (0, 40, 80)))
+subject = Subject.of("test/0", lambda: network("test/0", 10, 8, "cpu"))
+schedule = replace(FEW_SHOT, steps=3, batch=10)
+
+
+def curve(folder, device, fatal=None):
+    def die(curve, step):
+        if step == fatal:
+            raise KeyboardInterrupt
+
+    kept = Path(sys.argv[1]) / folder
+    once = {"rates": [0.01], "seeds": [0], "folder": kept, "device": device, "progress": die}
+    return finetune(subject, [Start("kaiming")], parts, schedule, **once).curves[0]
+
+
+expected, found = curve("cpu", "cpu"), curve("second", DEVICE)
+assert found.steps == (0, 1, 2, 3) and Second.made > 1000
+assert all(abs(a - b) <= 1e-3 * a for a, b in zip(expected.loss, found.loss, strict=True)), (expected, found)
+try:
+    curve("killed", DEVICE, fatal=2)
+except KeyboardInterrupt:
+    pass
+assert curve("killed", DEVICE) == found
+names = sorted(path.name for path in Path(sys.argv[1], "second").iterdir())
+assert names == ["kaiming-lr0.01-seed0.json", "kaiming-lr0.01-seed0.safetensors"], names
+one, other = ([(Path(sys.argv[1]) / folder / name).read_bytes() for name in names] for folder in ("second", "killed"))
+assert one == other
+"""
 SMALL = {**NUMBERS, "stages": NUMBERS["stages"].replace("60", "100"), "val_every": "4", "save_every": "4"}
 
 CHANGES = {
@@ -107,3 +150,8 @@ def test_processes_that_share_it_killed_and_resumed_give_the_bits_of_one(tmp_pat
     assert code != 0, said
     assert_same(trained(shared, "--resume", processes=2, code=DEVICE + CHILD), expected)
     assert log(shared) == log(alone)
+
+
+def test_finetuning_on_it_is_that_of_the_cpu_and_survives_a_kill(tmp_path: Path) -> None:
+    code, said = ended(start(FINETUNED, str(tmp_path)))
+    assert code == 0, said

@@ -146,7 +146,7 @@ def world(device: str | None = None) -> Generator[World]:
     device: 'cpu', 'cuda' (processes of a machine take its GPUs in turn) or 'cuda:1'; by default a GPU where there is
     one. Raises GHNError on a device that does not exist, WorldError where the processes do not find each other.
     """
-    here = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    here = chosen_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if here.type == "cuda":
         torch.cuda.set_device(here)
     if "RANK" not in os.environ:
@@ -192,8 +192,11 @@ def balanced(costs: Sequence[int], parts: int) -> list[list[int]]:
     return found
 
 
-def _device(name: str | None, local_rank: int) -> torch.device:
-    """Processes of a machine take its GPUs in turn; with more processes than GPUs, several share one."""
+def chosen_device(name: str | None, local_rank: int = 0) -> torch.device:
+    """The device of this name; None: a GPU where there is one. Raises GHNError where it does not exist.
+
+    Processes of a machine take its GPUs in turn; with more processes than GPUs, several share one.
+    """
     count = torch.cuda.device_count()
     try:
         device = torch.device(name or ("cuda" if count else "cpu"))

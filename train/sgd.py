@@ -64,12 +64,13 @@ def descend(
 ) -> list[list[float]]:
     """What `watch` finds of the model, which is trained in place, after as many steps as each mark says and at the end.
 
-    seed: of the order of the images, their shifts, and dropout, whatever the model. file: where the state is kept while
-    it trains; what is there is gone on with, to the same result. progress: called with the steps done.
+    It trains on the device that it is on. seed: of the order of the images, their shifts, and dropout, whatever the
+    model. file: where the state is kept while it trains; what is there is gone on with, to the same result.
+    progress: called with the steps done.
     Raises TrainingError where the loss is not finite, ModelError where the model gives no logits, DataError where the
     file is damaged.
     """
-    total = schedule.total(len(images))
+    total, device = schedule.total(len(images)), device_of(model)
     model.to(memory_format=torch.channels_last)  # ty: ignore[no-matching-overload]
     run = _Run(model, _optimiser(model, schedule), file)
     batches = _Batches(images, schedule, seed)
@@ -77,7 +78,8 @@ def descend(
         if stop <= run.marked:
             continue
         while run.step < stop:
-            _step(run, schedule, total, *batches.at(run.step), mixed(seed, run.step, DROPOUT))
+            x, y = batches.at(run.step)
+            _step(run, schedule, total, x.to(device), y.to(device), mixed(seed, run.step, DROPOUT))
             progress(run.step)
             run.keep(EVERY)
         run.found.append([float(x) for x in watch(stop)])
@@ -109,7 +111,7 @@ class _Run:
         tensors["found"] = torch.tensor(self.found, dtype=torch.float64)
         tensors["at"] = torch.tensor([self.step, self.marked])
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        write(self.file, save({name: value.clone() for name, value in tensors.items()}))
+        write(self.file, save({name: value.cpu().clone() for name, value in tensors.items()}))
         self._kept = time.monotonic()
 
     def _restore(self, file: Path) -> None:
@@ -119,7 +121,9 @@ class _Run:
             self.model.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
             for name, parameter in self.model.named_parameters():
                 if f"momentum.{name}" in tensors:
-                    self.optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]
+                    self.optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"].to(
+                        parameter.device
+                    )
             self.step, self.marked = tensors["at"].tolist()
             self.found = tensors["found"].tolist()
         except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
@@ -155,7 +159,7 @@ def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:
 
 def _step(run: _Run, schedule: Schedule, total: int, x: Tensor, y: Tensor, dropout: int) -> None:
     run.optimiser.param_groups[0]["lr"] = schedule.lr * (1 + math.cos(math.pi * run.step / total)) / 2
-    with seeded(dropout):
+    with seeded(dropout, x.device):
         loss = F.cross_entropy(logits(run.model.train(), x, int(y.max()) + 1), y)
     if not math.isfinite(loss.item()):
         raise TrainingError(f"the loss is {loss.item()} in step {run.step + 1}; train with a lower lr")
@@ -165,6 +169,11 @@ def _step(run: _Run, schedule: Schedule, total: int, x: Tensor, y: Tensor, dropo
         nn.utils.clip_grad_norm_(run.model.parameters(), schedule.clip)
     run.optimiser.step()
     run.step += 1
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter is; the CPU for a model without any."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def logits(model: nn.Module, x: Tensor, classes: int) -> Tensor:
