@@ -2,8 +2,9 @@
 
 Run: python benchmarks/finetune.py --data DIR --work DIR [--only NAME] [--out FILE]
 
-few_shot: a ResNet-10 (timm's resnet10t) on the first 100 training images of each class. full: a network of
-DeepNets-1M's test split on all 38,000, 300 steps. Images of 32 pixels, for which the GHN is. Each initialisation takes
+few_shot: a ResNet-10 (timm's resnet10t) on the first 100 training images of each class. mirrored: the same, from two
+of the starts, with images that are mirrored but not shifted. full: a network of DeepNets-1M's test split on all 38,000,
+300 steps. Images of 32 pixels, for which the GHN is. Each initialisation takes
 the best of three learning rates, by 1,000 validation images and the first seed; the curves are of 1,000 test images,
 three seeds, which give all initialisations the same batches. One thread; a run that was cut off goes on from --work.
 """
@@ -25,20 +26,24 @@ from eval.finetune_report import summary
 from ghn.adapters.zoo import resolve
 
 SIDE, IMAGES, SEEDS = 32, 1000, (0, 1, 2)
+FEW: dict[str, Any] = {
+    "network": "timm/resnet10t",
+    "shots": 100,
+    "inits": ("kaiming", "orthogonal", "predicted", "predicted-orth"),
+    "rates": (0.01, 0.03, 0.1),
+    "schedule": replace(FEW_SHOT, epochs=6),
+    "augmentation": "cifar",
+}
 EXPERIMENTS: dict[str, dict[str, Any]] = {
-    "few_shot": {
-        "network": "timm/resnet10t",
-        "shots": 100,
-        "inits": ("kaiming", "orthogonal", "predicted", "predicted-orth"),
-        "rates": (0.01, 0.03, 0.1),
-        "schedule": replace(FEW_SHOT, epochs=6),
-    },
+    "few_shot": FEW,
+    "mirrored": {**FEW, "inits": ("kaiming", "predicted"), "augmentation": "mirror"},
     "full": {
         "network": "deepnets/test/0",
         "shots": None,
         "inits": ("kaiming", "predicted"),
         "rates": (0.01, 0.03, 0.1),
         "schedule": replace(FEW_SHOT, steps=300, batch=64, weight_decay=3e-4),
+        "augmentation": "cifar",
     },
 }
 
@@ -46,7 +51,8 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
 def measured(name: str, data: str, work: Path) -> dict[str, Any]:
     """Settings, rates, curves and their summary of one experiment."""
     e, hyper = EXPERIMENTS[name], ghn.load("ghn2-cifar10")
-    parts = Parts.load(data, shots=e["shots"], side=SIDE, val=IMAGES, test=IMAGES)
+    how = e["augmentation"]
+    parts = Parts.load(data, shots=e["shots"], side=SIDE, val=IMAGES, test=IMAGES, augmentation=how)
     subject = Subject.of(e["network"], partial(resolve, e["network"], 10, SIDE, device="cpu"))
     starts = [Start(init, hyper) for init in e["inits"]]
     began = time.process_time()
@@ -65,6 +71,7 @@ def measured(name: str, data: str, work: Path) -> dict[str, Any]:
         "params": subject.graph.num_params,
         "shots": e["shots"],
         "image_size": SIDE,
+        "augmentation": how,
         "steps": e["schedule"].total(len(parts.train)),
         "batch": e["schedule"].batch,
         "cpu_seconds_of_this_call": round(time.process_time() - began, 1),
