@@ -4,9 +4,9 @@ Run: python benchmarks/finetune.py --data DIR --work DIR [--only NAME] [--out FI
 
 few_shot: a ResNet-10 (timm's resnet10t) on the first 100 training images of each class. mirrored: the same, from two
 of the starts, with images that are mirrored but not shifted. full: a network of DeepNets-1M's test split on all 38,000,
-300 steps. Images of 32 pixels, for which the GHN is. Each initialisation takes
-the best of three learning rates, by 1,000 validation images and the first seed; the curves are of 1,000 test images,
-three seeds, which give all initialisations the same batches. One thread; a run that was cut off goes on from --work.
+300 steps. Images of 32 pixels, for which the GHN is. Each initialisation takes the best of three learning rates, by
+1,000 validation images and the first seed; the curves are of 1,000 test images, three seeds, which give all
+initialisations the same batches. One thread; a run that was cut off goes on from --work.
 """
 
 import argparse

@@ -65,8 +65,7 @@ class Parts:
         held = SearchImages.load(where, "val", val, side).images
         shown = load("test", where, side=side)
         shown = balanced(shown, test) if test else shown
-        train = train.augmented(augmentation)
-        return cls(train, held, shown.resized(side) if side else shown)
+        return cls(train.augmented(augmentation), held, shown.resized(side) if side else shown)
 
     def __post_init__(self) -> None:
         if not self.train.classes == self.val.classes == self.shown.classes:

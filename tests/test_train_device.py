@@ -34,40 +34,26 @@ with torch.autocast(DEVICE.type, torch.bfloat16):
 """
 COMPARED = """
 import sys
-import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from second_device import DEVICE
 from train.data import load_sample
 from train.distributed import World
-from train.log import Log
 from train.loop import Trainer
 from train.recipes import recipe
 
 torch.set_num_threads(1)
 images = load_sample()
 parts = images.take(torch.arange(900)), images.take(torch.arange(900, 1000))
-changed = recipe(sys.argv[1]).changed(sys.argv[2:])
-
-
-class Rows:
-    def __init__(self):
-        self.rows = []
-
-    def write(self, row):
-        self.rows.append(row)
-
-    def close(self):
-        pass
-
-
+changed = recipe(sys.argv[2]).changed(sys.argv[3:])
 found = []
 for device in (torch.device("cpu"), DEVICE):
-    trainer, rows = Trainer(changed, *parts, Path(tempfile.mkdtemp()), world=World(device=device)), Rows()
-    trainer.run(Log(rows))
+    trainer, rows = Trainer(changed, *parts, Path(sys.argv[1]) / device.type, world=World(device=device)), []
+    trainer.run(SimpleNamespace(write=rows.append))
     assert {p.device for p in trainer.ghn.parameters()} == {device}
-    found.append([(row.loss, row.grad_norm) for row in rows.rows])
+    found.append([(row.loss, row.grad_norm) for row in rows])
     print(device, found[-1], file=sys.stderr)
 pairs = [pair for rows in zip(*found, strict=True) for pair in zip(*rows, strict=True)]  # loss, norm, loss, norm, ...
 assert len(pairs) == 2 * changed.steps
@@ -120,7 +106,6 @@ one, other = ([(Path(sys.argv[1]) / folder / name).read_bytes() for name in name
 assert one == other
 """
 SMALL = {**NUMBERS, "stages": NUMBERS["stages"].replace("60", "100"), "val_every": "4", "save_every": "4"}
-
 CHANGES = {
     "ghn1_cifar10": {},
     "mlp_cifar10": {"optimiser": "muon"},
@@ -136,9 +121,9 @@ def test_the_device_tells_its_tensors_from_the_cpus() -> None:
 
 
 @pytest.mark.parametrize("recipe", CHANGES)
-def test_it_learns_as_on_the_cpu(recipe: str) -> None:
+def test_it_learns_as_on_the_cpu(recipe: str, tmp_path: Path) -> None:
     settings = [f"{key}={value}" for key, value in {**SMALL, **CHANGES[recipe]}.items()]
-    code, said = ended(start(COMPARED, recipe, *settings))
+    code, said = ended(start(COMPARED, str(tmp_path), recipe, *settings))
     assert code == 0, said
 
 

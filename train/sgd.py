@@ -120,10 +120,9 @@ class _Run:
             prefix = "model."
             self.model.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
             for name, parameter in self.model.named_parameters():
-                if f"momentum.{name}" in tensors:
-                    self.optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"].to(
-                        parameter.device
-                    )
+                momentum = tensors.get(f"momentum.{name}")
+                if momentum is not None:
+                    self.optimiser.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
             self.step, self.marked = tensors["at"].tolist()
             self.found = tensors["found"].tolist()
         except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
